@@ -1,0 +1,230 @@
+"""Configuration of LinVT: an image-LLM, untouched, and the video tokenizer that is added to it.
+
+Section and table numbers are those of "LinVT: Empower Your Image-level Large Language Model to Understand Videos".
+"""
+
+from typing import ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+
+MultiScale = Literal["single", "multi_a", "multi_b", "multi_c"]
+
+
+@strict
+class LinVTVideoConfig(PreTrainedConfig):
+    r"""
+    Configuration of the video tokenizer: the spatio-temporal visual token refiner (SVR, Sec. 3.2.1) and the
+    text-conditioned token aggregation (TTA, Sec. 3.2.2).
+
+    Args:
+        embedding_size (`int`, *optional*):
+            Channels C of the frame tokens, which is the width of the LLM's embeddings. [`LinVTConfig`] fills it in.
+        hidden_size (`int`, *optional*, defaults to 1024):
+            Channels d inside the video tokenizer. Independent of C, so that the parameters stay below the paper's
+            267 M (Sec. 6) for every image-LLM.
+        intermediate_size (`int`, *optional*, defaults to 4096):
+            Channels inside the feed-forward layers.
+        num_layers (`int`, *optional*, defaults to 4):
+            Layers L of SVR and, separately, of TTA (Sec. 6, Tab. 12).
+        num_attention_heads (`int`, *optional*, defaults to 8):
+            Attention heads (Sec. 6).
+        top_k (`int`, *optional*, defaults to 2048):
+            Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12). A video with fewer keeps all.
+        num_queries (`list[int]`, *optional*, defaults to `(64, 32, 16)`):
+            Video tokens per scale, finest scale first (Sec. 6, Tab. 12). Their sum is what the LLM sees of a video.
+        pooling_windows (`list[int]`, *optional*, defaults to `(1, 4, 16)`):
+            Tokens that one average-pooling window covers, per scale (Sec. 3.2.1, multi-scale token pooling). Windows
+            shift by half their length. The paper gives no lengths.
+        multi_scale (`str`, *optional*, defaults to `"multi_c"`):
+            Where multi-scale pooling stands (Fig. 3, Tab. 4): `"single"` nowhere; `"multi_a"` after TTA; `"multi_b"`
+            before TTA, one TTA over all scales at once; `"multi_c"` before TTA, each scale on its own.
+        temporal_attention (`str`, *optional*, defaults to `"video"`):
+            Frames that a frame attends to when tokens are scored: all of the `"video"`, or those of its own `"shot"`,
+            whose cost is linear in the length of the video.
+        use_svr (`bool`, *optional*, defaults to `True`):
+            Whether tokens are scored and selected (Tab. 2). Without it TTA reads every frame token.
+        use_tta (`bool`, *optional*, defaults to `True`):
+            Whether queries aggregate the tokens (Tab. 2). Without it, each video token is the score-weighted average
+            of one window of the selected tokens.
+        text_conditioning (`bool`, *optional*, defaults to `True`):
+            Whether the queries read the user's instruction (Tab. 5).
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of fresh weights.
+    """
+
+    model_type = "linvt_video"
+    base_config_key = "video_tokenizer_config"
+
+    embedding_size: int | None = None
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_layers: int = 4
+    num_attention_heads: int = 8
+    top_k: int = 2048
+    num_queries: list[int] | tuple[int, ...] = (64, 32, 16)
+    pooling_windows: list[int] | tuple[int, ...] = (1, 4, 16)
+    multi_scale: MultiScale = "multi_c"
+    temporal_attention: Literal["video", "shot"] = "video"
+    use_svr: bool = True
+    use_tta: bool = True
+    text_conditioning: bool = True
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.num_queries = list(self.num_queries)
+        self.pooling_windows = list(self.pooling_windows)
+        self._check_sizes()
+        self._check_variant()
+
+    @property
+    def num_video_tokens(self) -> int:
+        """Video tokens that the LLM sees of one video."""
+        return sum(self.num_queries)
+
+    def _check_sizes(self) -> None:
+        for name in ("embedding_size", "hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if self.hidden_size % (2 * self.num_attention_heads) != 0:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of twice num_attention_heads "
+                f"{self.num_attention_heads}; change one of them."
+            )
+        if not self.num_queries or min(self.num_queries) < 1:
+            raise ValueError(f"num_queries is {self.num_queries}; give at least one scale and one query per scale.")
+        if len(self.pooling_windows) != len(self.num_queries):
+            raise ValueError(
+                f"pooling_windows {self.pooling_windows} and num_queries {self.num_queries} must have one entry per "
+                "scale each; make them equally long."
+            )
+        if min(self.pooling_windows) < 1 or sorted(self.pooling_windows) != self.pooling_windows:
+            raise ValueError(
+                f"pooling_windows is {self.pooling_windows}; windows must be at least 1 token long and go from the "
+                "finest scale (shortest) to the coarsest."
+            )
+        if self.use_svr and self.top_k < self.num_video_tokens:
+            raise ValueError(
+                f"top_k {self.top_k} keeps fewer frame tokens than the {self.num_video_tokens} video tokens of "
+                f"num_queries {self.num_queries} that are made of them; raise top_k or lower num_queries."
+            )
+
+    def _check_variant(self) -> None:
+        if not (self.use_svr or self.use_tta):
+            raise ValueError("use_svr and use_tta are both False, so nothing would make video tokens; set one to True.")
+        if not self.use_svr and self.multi_scale != "single":
+            raise ValueError(
+                f"multi_scale is {self.multi_scale!r}, but pooling is a part of SVR (Sec. 3.2.1) and use_svr is "
+                "False; set multi_scale='single'."
+            )
+        if not self.use_tta and self.multi_scale in ("multi_a", "multi_b"):
+            raise ValueError(
+                f"multi_scale is {self.multi_scale!r}, which says how TTA handles the scales, but use_tta is False; "
+                "set multi_scale='multi_c' or 'single'."
+            )
+        if not self.use_tta and self.text_conditioning:
+            raise ValueError(
+                "text_conditioning is True, but only TTA reads the instruction and use_tta is False; set "
+                "text_conditioning=False."
+            )
+        if not self.use_svr and self.temporal_attention == "shot":
+            raise ValueError(
+                "temporal_attention is 'shot', but only SVR attends over time and use_svr is False; set "
+                "temporal_attention='video'."
+            )
+        if self.multi_scale == "multi_a" and max(self.num_queries) != self.num_queries[0]:
+            raise ValueError(
+                f"multi_scale='multi_a' pools the {self.num_queries[0]} tokens of the finest scale into those of the "
+                f"others, so no scale of num_queries {self.num_queries} may have more; put the largest first."
+            )
+
+
+@strict
+class LinVTConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LinVTForConditionalGeneration`].
+
+    Args:
+        image_llm_config (`dict` or `PreTrainedConfig`):
+            Configuration of the image-LLM that is wrapped, of any model type that `AutoConfig` knows.
+        video_tokenizer_config (`dict` or `LinVTVideoConfig`, *optional*):
+            Configuration of the video tokenizer; all defaults if left out.
+        frames_per_batch (`int`, *optional*, defaults to 32):
+            Frames that go through the vision encoder at once. Lower it when the encoder runs out of memory; the
+            result does not depend on it.
+
+    Example:
+
+    ```python
+    >>> from linvt import LinVTConfig
+    >>> from transformers import LlavaConfig
+
+    >>> config = LinVTConfig(image_llm_config=LlavaConfig(), video_tokenizer_config={"num_queries": [32, 16, 8]})
+    >>> config.num_video_tokens
+    56
+    ```
+    """
+
+    model_type = "linvt"
+    has_no_defaults_at_init = True
+    sub_configs: ClassVar = {"image_llm_config": AutoConfig, "video_tokenizer_config": LinVTVideoConfig}
+
+    image_llm_config: dict | PreTrainedConfig | None = None
+    video_tokenizer_config: dict | PreTrainedConfig | None = None
+    frames_per_batch: int = 32
+
+    def __post_init__(self, **kwargs):
+        self.image_llm_config = _image_llm_config(self.image_llm_config)
+        self.video_tokenizer_config = _video_config(self.video_tokenizer_config)
+        super().__post_init__(**kwargs)
+        if self.frames_per_batch < 1:
+            raise ValueError(f"frames_per_batch is {self.frames_per_batch}; it must be at least 1.")
+        embedding_size = self.get_text_config().hidden_size
+        if self.video_tokenizer_config.embedding_size not in (None, embedding_size):
+            raise ValueError(
+                f"This video tokenizer is made for embeddings of {self.video_tokenizer_config.embedding_size} channels, "
+                f"but those of the image-LLM ({self.image_llm_config.model_type}) have {embedding_size}; leave "
+                "embedding_size out, or use the image-LLM that it was trained with."
+            )
+        self.video_tokenizer_config.embedding_size = embedding_size
+
+    @property
+    def num_video_tokens(self) -> int:
+        """Video tokens that the LLM sees of one video."""
+        return self.video_tokenizer_config.num_video_tokens
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The configuration of the image-LLM's language model."""
+        return self.image_llm_config.get_text_config(decoder=decoder, encoder=encoder)
+
+
+def _image_llm_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    if isinstance(config, PreTrainedConfig):
+        return config
+    if config is None:
+        raise ValueError(
+            "LinVTConfig needs image_llm_config, the configuration of the image-LLM to wrap; to wrap a trained one use "
+            "LinVTForConditionalGeneration.from_image_llm(id)."
+        )
+    fields = dict(config)
+    model_type = fields.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"image_llm_config has model_type {model_type!r}, which this version of Transformers does not know; give "
+            "the model_type of a Transformers image-LLM, or the configuration object itself."
+        )
+    return CONFIG_MAPPING[model_type].from_dict(fields)
+
+
+def _video_config(config: dict | PreTrainedConfig | None) -> LinVTVideoConfig:
+    if config is None or isinstance(config, dict):
+        return LinVTVideoConfig(**(config or {}))
+    if not isinstance(config, LinVTVideoConfig):
+        raise ValueError(f"video_tokenizer_config is a {type(config).__name__}; give a LinVTVideoConfig or a dict.")
+    return config
+
+
+__all__ = ["LinVTConfig", "LinVTVideoConfig"]

@@ -1,0 +1,184 @@
+"""The video tokenizer: frame tokens in, a few video tokens out, each of them a weighted average of frame tokens.
+
+Everything here computes *weights*: selection, pooling and attention are matrices whose rows are non-negative and sum
+to 1, and so is their product W. The frame tokens V are touched in one place, the last line: `W @ V`. That is what makes
+the module linear in the sense of the paper (Sec. 3.2), and what keeps the image-LLM on inputs of the kind it knows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.token_aggregation import InstructionEncoder
+from linvt.token_aggregation import TokenAggregator
+from linvt.token_pooling import average_pooling_matrix
+from linvt.token_pooling import even_pooling_matrix
+from linvt.token_pooling import window_masks
+from linvt.token_refiner import TokenRefiner
+from linvt.video_attention import sinusoidal_features
+
+
+@dataclass
+class LinVTVideoOutput(ModelOutput):
+    """
+    Args:
+        video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, embedding_size)`):
+            What the LLM sees of each video, scale after scale, in the order of the queries.
+        token_weights (`torch.FloatTensor` of shape `(videos, num_video_tokens, frames * tokens per frame)`, *optional*,
+            returned with `output_token_weights=True`):
+            W: `video_tokens == W @ V` with V the frame tokens. Rows are non-negative and sum to 1.
+        token_scores (`torch.FloatTensor` of shape `(videos, frames * tokens per frame)`, *optional*):
+            Significance scores of SVR (Sec. 3.2.1); `None` without SVR.
+    """
+
+    video_tokens: torch.Tensor
+    token_weights: torch.Tensor | None = None
+    token_scores: torch.Tensor | None = None
+
+
+class LinVTVideoModel(PreTrainedModel):
+    """
+    SVR, multi-scale token pooling and TTA (Fig. 2). It has no state beyond its weights and knows nothing of the
+    image-LLM but the width of its embeddings, so it can be saved, loaded and trained on its own.
+    """
+
+    config_class = LinVTVideoConfig
+    config: LinVTVideoConfig
+    base_model_prefix = "video_tokenizer"
+    main_input_name = "frame_tokens"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SpatioTemporalLayer", "CrossModalLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: LinVTVideoConfig):
+        super().__init__(config)
+        self.token_norm = nn.RMSNorm(config.embedding_size, eps=1e-6)
+        self.token_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+        self.position_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.refiner = TokenRefiner(config) if config.use_svr else None
+        self.aggregator = TokenAggregator(config) if config.use_tta else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TokenAggregator):
+            init.normal_(module.queries, std=self.config.initializer_range)
+        elif isinstance(module, InstructionEncoder):
+            init.normal_(module.no_text, std=self.config.initializer_range)
+
+    def forward(
+        self,
+        frame_tokens: torch.Tensor,
+        grid: tuple[int, int],
+        frame_seconds: torch.Tensor,
+        shot_ids: torch.Tensor | None = None,
+        instruction_embeds: torch.Tensor | None = None,
+        instruction_mask: torch.Tensor | None = None,
+        output_token_weights: bool = False,
+    ) -> LinVTVideoOutput:
+        """
+        Args:
+            frame_tokens (`torch.Tensor` of shape `(videos, frames, rows * columns, embedding_size)`):
+                V, the visual tokens of the frames after the projector. Videos of one call have equally many frames;
+                there is no padding, so a video never depends on its neighbours.
+            grid (`tuple[int, int]`): Rows and columns of a frame's tokens.
+            frame_seconds (`torch.Tensor` of shape `(videos, frames)`): Time of each frame, in seconds.
+            shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot that each frame belongs to,
+                needed with `temporal_attention="shot"`.
+            instruction_embeds (`torch.Tensor` of shape `(videos, text_length, embedding_size)`, *optional*):
+                The LLM's input embeddings of the user's instruction, read with `text_conditioning`.
+            instruction_mask (`torch.BoolTensor` of shape `(videos, text_length)`, *optional*):
+                `True` on the tokens of the instruction; everywhere by default.
+            output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
+        """
+        num_videos, num_frames, tokens_per_frame, _ = frame_tokens.shape
+        if grid[0] * grid[1] != tokens_per_frame:
+            raise ValueError(f"A grid of {grid[0]} x {grid[1]} does not fit the {tokens_per_frame} tokens of a frame.")
+        if shot_ids is None:
+            if self.config.temporal_attention == "shot":
+                raise ValueError("temporal_attention is 'shot', so shot_ids must be given, one per frame.")
+            shot_ids = frame_seconds.new_zeros(frame_seconds.shape, dtype=torch.long)
+        if instruction_embeds is None:
+            instruction_embeds = frame_tokens.new_zeros(num_videos, 0, self.config.embedding_size)
+        if instruction_mask is None:
+            instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
+
+        visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
+        tokens = frame_tokens.flatten(1, 2)
+        scores = None
+        if self.refiner is not None:
+            visual, scores = self.refiner(visual, shot_ids)
+            kept = self.refiner.select(scores)  # (videos, kept tokens)
+            visual = visual.take_along_dim(kept[..., None], 1)
+            kept_scores = scores.take_along_dim(kept, 1)
+            kept_tokens = tokens.take_along_dim(kept[..., None], 1)
+        else:
+            visual, kept_tokens = visual.flatten(1, 2), tokens
+            kept_scores = visual.new_zeros(visual.shape[:2], dtype=torch.float32)
+
+        if self.aggregator is not None:
+            weights = self._aggregation_weights(visual, kept_scores, instruction_embeds, instruction_mask)
+        else:
+            weights = self._pooling_weights(kept_scores)
+        token_weights = None
+        if output_token_weights:
+            token_weights = weights
+            if self.refiner is not None:
+                index = kept[:, None, :].expand_as(weights)
+                token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
+        # The only place where frame tokens are touched.
+        video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
+        return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
+
+    def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:
+        """Projects the tokens to `hidden_size` and adds their time and place in the frame."""
+        rows, columns = grid
+        dtype, device = self.token_proj.weight.dtype, frame_tokens.device
+        size = self.config.hidden_size
+        # Time from half a second to four hours; rows and columns as fractions of the frame, down to a 40th of it.
+        time = sinusoidal_features(frame_seconds, size // 2, 0.5, 14_400)[:, :, None, :]
+        row = sinusoidal_features((torch.arange(rows, device=device) + 0.5) / rows, size // 4, 0.05, 2)
+        column = sinusoidal_features((torch.arange(columns, device=device) + 0.5) / columns, size // 4, 0.05, 2)
+        place = torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
+        # By linearity of the projection, time and place go through it apart: frames + tokens rows, not their product.
+        time_weight, place_weight = self.position_proj.weight.split([time.shape[-1], place.shape[-1]], dim=1)
+        positions = time.to(dtype) @ time_weight.T + place.to(dtype) @ place_weight.T
+        return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
+
+    def _aggregation_weights(
+        self, visual: torch.Tensor, scores: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Weights of the kept tokens in each video token, with pooling where `multi_scale` puts it (Fig. 3)."""
+        config, device, num_kept = self.config, visual.device, visual.shape[1]
+        if config.multi_scale in ("multi_b", "multi_c"):
+            pools = [average_pooling_matrix(num_kept, window, device) for window in config.pooling_windows]
+            if config.multi_scale == "multi_b":
+                pools = [torch.cat(pools)]
+            visuals = [pool.to(visual.dtype) @ visual for pool in pools]
+            biases = [scores @ pool.T for pool in pools]
+        else:
+            pools, visuals, biases = [None], [visual], [scores]
+        queries = config.num_queries if config.multi_scale == "multi_c" else [len(self.aggregator.queries)]
+        maps = self.aggregator(visuals, biases, queries, embeds, mask)
+        if config.multi_scale == "multi_a":
+            pools_after = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
+            return torch.cat(pools_after) @ maps[0]
+        return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
+
+    def _pooling_weights(self, scores: torch.Tensor) -> torch.Tensor:
+        """SVR alone (Tab. 2): each video token is the score-weighted average of one window of kept tokens."""
+        scales = self.config.num_queries if self.config.multi_scale == "multi_c" else [self.config.num_video_tokens]
+        masks = torch.cat([window_masks(scores.shape[1], number, scores.device) for number in scales])
+        return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
+
+
+__all__ = ["LinVTVideoModel", "LinVTVideoOutput"]
