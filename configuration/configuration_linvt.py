@@ -179,6 +179,10 @@ class LinVTConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.image_llm_config = _image_llm_config(self.image_llm_config)
         self.video_tokenizer_config = _video_config(self.video_tokenizer_config)
+        # Unless told otherwise, the sub-configurations keep the implementations they came with: the configuration of
+        # a live image-LLM must not change when it is wrapped. (A bare None would be passed down to them.)
+        kwargs.setdefault("attn_implementation", {})
+        kwargs.setdefault("experts_implementation", {})
         super().__post_init__(**kwargs)
         if self.frames_per_batch < 1:
             raise ValueError(f"frames_per_batch is {self.frames_per_batch}; it must be at least 1.")

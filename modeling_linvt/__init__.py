@@ -1,1 +1,56 @@
-"""linvt: turn any image-LLM of Transformers into a video-LLM. This folder is the root of the `linvt` package."""
+"""linvt: turn any image-LLM of Transformers into a video-LLM. This folder is the root of the `linvt` package.
+
+Importing it registers LinVT with the Auto classes and with `pipeline`; nothing else happens on import.
+"""
+
+from transformers import AutoConfig
+from transformers import AutoModel
+from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForMultimodalLM
+from transformers import AutoProcessor
+from transformers import AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from linvt.configuration.configuration_autoshot import AutoShotConfig
+from linvt.configuration.configuration_linvt import LinVTConfig
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.modeling_linvt import LinVTForConditionalGeneration
+from linvt.modeling_linvt_video import LinVTVideoModel
+from linvt.pipeline_linvt import VideoTextToTextPipeline
+from linvt.processors.modeling_autoshot import AutoShotModel
+from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.video_processing_linvt import LinVTVideoProcessor
+from linvt.processors.video_container import VideoReadError
+
+
+__version__ = "0.1.0"
+
+AutoConfig.register(LinVTConfig.model_type, LinVTConfig)
+AutoConfig.register(LinVTVideoConfig.model_type, LinVTVideoConfig)
+AutoConfig.register(AutoShotConfig.model_type, AutoShotConfig)
+AutoModel.register(LinVTConfig, LinVTForConditionalGeneration)
+AutoModel.register(LinVTVideoConfig, LinVTVideoModel)
+AutoModel.register(AutoShotConfig, AutoShotModel)
+AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
+AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
+AutoProcessor.register(LinVTConfig, LinVTProcessor)
+AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    "video-text-to-text",
+    pipeline_class=VideoTextToTextPipeline,
+    pt_model=AutoModelForImageTextToText,
+    type="multimodal",
+)
+
+__all__ = [
+    "AutoShotConfig",
+    "AutoShotModel",
+    "LinVTConfig",
+    "LinVTForConditionalGeneration",
+    "LinVTProcessor",
+    "LinVTVideoConfig",
+    "LinVTVideoModel",
+    "LinVTVideoProcessor",
+    "VideoReadError",
+    "VideoTextToTextPipeline",
+]

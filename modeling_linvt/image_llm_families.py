@@ -1,0 +1,172 @@
+"""What differs between families of image-LLMs, one small class per family and a default for all others.
+
+The default stands on the contract that most image-text-to-text classes of Transformers keep:
+`get_image_features(pixel_values=...).pooler_output` gives the visual tokens after the projector, and the LLM takes
+`inputs_embeds`. Everything else is left to the image-LLM itself.
+"""
+
+import inspect
+import math
+
+import torch
+from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
+
+
+class ImageLLMFamily:
+    """The default family: one image in, one `(tokens, channels)` out."""
+
+    def __init__(self, image_llm: PreTrainedModel):
+        self.image_llm = image_llm
+
+    def frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+        """
+        Visual tokens of single frames, after the projector, without tiling.
+
+        Args:
+            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
+
+        Returns:
+            `torch.Tensor` of shape `(frames, tokens per frame, channels)`.
+        """
+        return _stack(self.image_llm.get_image_features(pixel_values=frames, return_dict=True).pooler_output)
+
+    def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of a frame of `height` x `width` pixels; one row if they form no grid."""
+        rows = max(round(math.sqrt(num_tokens * height / width)), 1)
+        return (rows, num_tokens // rows) if num_tokens % rows == 0 else (1, num_tokens)
+
+    def image_input_names(self, inputs: dict) -> set[str]:
+        """Names among `inputs` that describe images: those that `get_image_features` takes."""
+        return set(inputs) & set(inspect.signature(self.image_llm.get_image_features).parameters)
+
+    def image_features(self, inputs: dict) -> torch.Tensor:
+        """Visual tokens of the images in `inputs`, the image-LLM's own way: `(tokens of all images, channels)`."""
+        images = {name: inputs[name] for name in self.image_input_names(inputs)}
+        features = self.image_llm.get_image_features(**images, return_dict=True).pooler_output
+        if isinstance(features, torch.Tensor):
+            return features.flatten(0, -2)
+        return torch.cat([image.flatten(0, -2) for image in features])
+
+    def position_ids(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        image_mask: torch.Tensor,
+        inputs: dict,
+    ) -> torch.Tensor | None:
+        """
+        Positions for a prompt with videos, or `None` where the LLM's own (consecutive) positions are right.
+
+        Args:
+            image_mask (`torch.BoolTensor` of shape `(batch, length)`): `True` on the tokens of images, not of videos.
+            inputs (`dict`): The other inputs of the image-LLM, such as the sizes of the images.
+        """
+        return None
+
+
+class Qwen2VLFamily(ImageLLMFamily):
+    """Qwen2-VL: images are sequences of patches, and positions have three axes (M-RoPE)."""
+
+    def frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+        vision = self.image_llm.config.vision_config
+        patch, merge, repeats = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        num_frames, channels, height, width = frames.shape
+        if height % (patch * merge) or width % (patch * merge):
+            raise ValueError(
+                f"Frames are {height} x {width} pixels; Qwen2-VL needs multiples of {patch * merge}. Change `size` of "
+                "the video processor."
+            )
+        rows, columns = height // patch, width // patch
+        # Patches in the order of the vision encoder: blocks of merge x merge patches, row by row.
+        patches = frames.view(num_frames, channels, rows // merge, merge, patch, columns // merge, merge, patch)
+        patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
+        patches = patches.expand(-1, -1, -1, -1, -1, -1, repeats, -1, -1)  # a still picture fills a temporal patch
+        grid = torch.tensor([[1, rows, columns]], device=frames.device).expand(num_frames, -1)
+        features = self.image_llm.get_image_features(
+            patches.reshape(num_frames * rows * columns, -1), image_grid_thw=grid, return_dict=True
+        ).pooler_output
+        return _stack(features)
+
+    def position_ids(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_mask: torch.Tensor, inputs: dict
+    ) -> torch.Tensor:
+        """Images keep their three axes; video tokens are mixtures without a place, so they count on like text."""
+        position_ids, deltas = self.image_llm.model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=image_mask.int(),
+            image_grid_thw=inputs.get("image_grid_thw"),
+            attention_mask=attention_mask,
+        )
+        self.image_llm.model.rope_deltas = deltas  # where the image-LLM looks when it goes on from the cache
+        return position_ids
+
+
+class LlavaOnevisionFamily(ImageLLMFamily):
+    """LLaVA-OneVision: a frame is presented as one of several images, which are not split into tiles."""
+
+    def frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+        num_frames, _, height, width = frames.shape
+        # Two images at least: a single one is split at "any resolution", several are taken whole.
+        padded = frames if num_frames > 1 else frames.expand(2, -1, -1, -1)
+        features = self.image_llm.get_image_features(
+            pixel_values=padded,
+            image_sizes=torch.tensor([[height, width]], device=frames.device).expand(len(padded), -1),
+            batch_num_images=torch.tensor([len(padded)], device=frames.device),
+            return_dict=True,
+        ).pooler_output
+        return _stack(features)[:num_frames, :-1]  # the last token is the newline, no part of the frame
+
+
+FAMILIES: dict[str, type[ImageLLMFamily]] = {
+    "internvl": ImageLLMFamily,
+    "llava": ImageLLMFamily,
+    "llava_onevision": LlavaOnevisionFamily,
+    "qwen2_vl": Qwen2VLFamily,
+}
+
+_CROSS_ATTENTION = "its language model reads images through cross-attention, so there is no place for video tokens"
+_REFUSED: dict[str, str] = {
+    "idefics": _CROSS_ATTENTION,
+    "mllama": _CROSS_ATTENTION,
+    "linvt": "it is a LinVT model already; load it with LinVTForConditionalGeneration.from_pretrained",
+}
+
+
+def image_llm_family(image_llm: PreTrainedModel) -> ImageLLMFamily:
+    """The family of an image-LLM, chosen by `model_type`; the default one if it has none of its own."""
+    return FAMILIES.get(image_llm.config.model_type, ImageLLMFamily)(image_llm)
+
+
+def check_image_llm_config(config: PreTrainedConfig) -> None:
+    """Raises a `ValueError` with the reason if an image-LLM of this configuration can never work with LinVT."""
+    reason = _REFUSED.get(config.model_type)
+    if reason is None and config.is_encoder_decoder:
+        reason = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
+    if reason is not None:
+        raise _refusal(config.model_type, reason)
+
+
+def check_image_llm(image_llm: PreTrainedModel) -> None:
+    """Raises a `ValueError` with the reason if this model lacks what LinVT needs of an image-LLM."""
+    check_image_llm_config(image_llm.config)
+    if not callable(getattr(image_llm, "get_image_features", None)):
+        raise _refusal(image_llm.config.model_type, f"{type(image_llm).__name__} has no get_image_features")
+    if not image_llm.can_generate():
+        raise _refusal(image_llm.config.model_type, f"{type(image_llm).__name__} cannot generate text")
+    if getattr(image_llm.config, "image_token_id", None) is None:
+        raise _refusal(image_llm.config.model_type, "its configuration names no image_token_id to put tokens in for")
+
+
+def _refusal(model_type: str, reason: str) -> ValueError:
+    return ValueError(
+        f"LinVT cannot wrap {model_type!r}: {reason}. Tested: {', '.join(sorted(FAMILIES))}; others work if they "
+        "have get_image_features and an image_token_id."
+    )
+
+
+def _stack(features: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+
+
+__all__ = ["FAMILIES", "ImageLLMFamily", "check_image_llm", "check_image_llm_config", "image_llm_family"]

@@ -1,0 +1,433 @@
+"""LinVT: an image-LLM, complete and untouched, with a video tokenizer between its projector and its LLM (Fig. 1a).
+
+Text and images go straight to the image-LLM. For a video, the image-LLM encodes the frames, the video tokenizer turns
+their tokens into a few video tokens, and the image-LLM reads those as `inputs_embeds` in place of an image's tokens.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoConfig
+from transformers import AutoModelForImageTextToText
+from transformers import Cache
+from transformers import GenerationMixin
+from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from linvt.configuration.configuration_linvt import LinVTConfig
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.image_llm_families import check_image_llm
+from linvt.image_llm_families import check_image_llm_config
+from linvt.image_llm_families import image_llm_family
+from linvt.modeling_linvt_video import LinVTVideoModel
+
+
+VIDEO = 2  # the value of a video token in Transformers' `mm_token_type_ids`; text is 0, images are 1
+
+
+@dataclass
+class LinVTVideoFeatures(ModelOutput):
+    """
+    Args:
+        pooler_output (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`): The video tokens.
+        token_weights (`tuple[torch.FloatTensor]`, *optional*): Per video W, `(num_video_tokens, frames * tokens)`.
+        token_scores (`tuple[torch.FloatTensor]`, *optional*): Per video the significance of every frame token.
+        token_grid (`tuple[int, int]`): Rows and columns of the tokens of a frame.
+    """
+
+    pooler_output: torch.Tensor
+    token_weights: tuple[torch.Tensor, ...] | None = None
+    token_scores: tuple[torch.Tensor, ...] | None = None
+    token_grid: tuple[int, int] | None = None
+
+
+@dataclass
+class LinVTCausalLMOutputWithPast(ModelOutput):
+    """
+    What the image-LLM returned, and with videos:
+
+    Args:
+        video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`, *optional*).
+        video_token_weights (`tuple[torch.FloatTensor]`, *optional*, returned with `output_token_weights=True`):
+            Per video W of shape `(num_video_tokens, frames * tokens per frame)`; see [`LinVTVideoOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    video_tokens: torch.Tensor | None = None
+    video_token_weights: tuple[torch.Tensor, ...] | None = None
+
+
+class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """
+    An image-LLM that understands videos.
+
+    Example:
+
+    ```python
+    >>> from linvt import LinVTForConditionalGeneration
+
+    >>> model = LinVTForConditionalGeneration.from_image_llm("Qwen/Qwen2-VL-2B-Instruct", dtype="bfloat16")
+    >>> model.save_pretrained("qwen2-vl-2b-linvt")
+    ```
+    """
+
+    config_class = LinVTConfig
+    config: LinVTConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: LinVTConfig, image_llm: PreTrainedModel | None = None):
+        super().__init__(config)
+        check_image_llm_config(config.image_llm_config)
+        if image_llm is None:
+            image_llm = AutoModelForImageTextToText.from_config(config.image_llm_config)
+        else:
+            for module in image_llm.modules():
+                module._is_hf_initialized = True  # trained weights; post_init fills only the video tokenizer
+        self.image_llm = image_llm
+        self.video_tokenizer = LinVTVideoModel._from_config(config.video_tokenizer_config)
+        self.post_init()
+
+    @classmethod
+    def from_image_llm(
+        cls,
+        image_llm: str | os.PathLike | PreTrainedModel,
+        video_tokenizer_config: dict | LinVTVideoConfig | None = None,
+        **kwargs,
+    ) -> "LinVTForConditionalGeneration":
+        """
+        Puts a fresh video tokenizer on a trained image-LLM.
+
+        Args:
+            image_llm (`str`, `os.PathLike` or `PreTrainedModel`): Hub id or folder of an image-LLM, or the model.
+            video_tokenizer_config (`dict` or `LinVTVideoConfig`, *optional*): All defaults if left out.
+            kwargs: Passed to `AutoModelForImageTextToText.from_pretrained`: `dtype`, `device_map`, `revision`,
+                `quantization_config`, `attn_implementation`, `trust_remote_code`, ...
+
+        Raises:
+            `ValueError`: If LinVT cannot wrap this model; the message says why.
+        """
+        if isinstance(image_llm, PreTrainedModel):
+            if kwargs:
+                raise ValueError(f"{', '.join(kwargs)} can only be given with the id of an image-LLM, not with a model.")
+        else:
+            image_llm = _load_image_llm(image_llm, **kwargs)
+        check_image_llm(image_llm)
+        config = LinVTConfig(image_llm_config=image_llm.config, video_tokenizer_config=video_tokenizer_config)
+        config._attn_implementation = image_llm.config._attn_implementation
+        embeddings = image_llm.get_input_embeddings().weight
+        config.dtype = embeddings.dtype
+        model = cls(config, image_llm=image_llm)
+        model.video_tokenizer.to(device=embeddings.device, dtype=embeddings.dtype)
+        model.generation_config = image_llm.generation_config
+        return model.train(image_llm.training)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | None = None, **kwargs):
+        """Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`."""
+        if config is None:
+            names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+            hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
+            fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
+            if fields.get("model_type") != LinVTConfig.model_type:
+                raise ValueError(
+                    f"{pretrained_model_name_or_path} holds a {fields.get('model_type')!r} model, not a LinVT one. To "
+                    "put a video tokenizer on an image-LLM use LinVTForConditionalGeneration.from_image_llm."
+                )
+        return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.image_llm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        self.image_llm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.image_llm.get_output_embeddings()
+
+    def set_output_embeddings(self, value: torch.nn.Module) -> None:
+        self.image_llm.set_output_embeddings(value)
+
+    def get_decoder(self) -> torch.nn.Module:
+        return self.image_llm.get_decoder()
+
+    def get_frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+        """V: `(frames, 3, height, width)` to `(frames, tokens per frame, channels)`, `frames_per_batch` at a time."""
+        family = image_llm_family(self.image_llm)
+        frames = frames.to(self.dtype)
+        tokens = torch.cat([family.frame_tokens(chunk) for chunk in frames.split(self.config.frames_per_batch)])
+        channels = self.config.video_tokenizer_config.embedding_size
+        if tokens.dim() != 3 or len(tokens) != len(frames) or tokens.shape[2] != channels:
+            raise ValueError(
+                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {len(frames)} "
+                f"frames; expected ({len(frames)}, tokens per frame, {channels}). It needs a family of its own in "
+                "image_llm_families.py."
+            )
+        return tokens
+
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_seconds: torch.Tensor,
+        video_shot_ids: torch.Tensor | None = None,
+        instruction_embeds: list[torch.Tensor] | None = None,
+        output_token_weights: bool = False,
+    ) -> LinVTVideoFeatures:
+        """
+        Video tokens of videos, each of which gives what it gives alone.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(videos, frames, 3, height, width)`): Normalised frames.
+                Shorter videos are padded at the end.
+            video_seconds (`torch.Tensor` of shape `(videos, frames)`): Time of each frame in seconds.
+            video_shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot of each frame, -1 on
+                padding. By default there is no padding, and every video is one shot.
+            instruction_embeds (`list[torch.Tensor]`, *optional*): Per video the input embeddings of the instruction,
+                `(text_length, channels)`.
+            output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
+        """
+        num_videos, _, _, height, width = pixel_values_videos.shape
+        if video_shot_ids is None:
+            video_shot_ids = torch.zeros_like(video_seconds, dtype=torch.long)
+        real = video_shot_ids >= 0
+        num_frames = real.sum(1).tolist()
+        tokens = self.get_frame_tokens(pixel_values_videos[real]).split(num_frames)
+        grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], height, width)
+        device = self.video_tokenizer.device
+
+        outputs = [None] * num_videos
+        # Videos of equal length go through the video tokenizer together: there is never a padded frame in it.
+        for length in sorted(set(num_frames)):
+            group = [video for video in range(num_videos) if num_frames[video] == length]
+            texts = [None] if instruction_embeds is None else [instruction_embeds[video] for video in group]
+            embeds, mask = (None, None) if texts[0] is None else _pad(texts, device)
+            output = self.video_tokenizer(
+                torch.stack([tokens[video] for video in group]).to(device),
+                grid,
+                torch.stack([video_seconds[video][real[video]] for video in group]).to(device),
+                torch.stack([video_shot_ids[video][real[video]] for video in group]).to(device),
+                embeds,
+                mask,
+                output_token_weights=output_token_weights,
+            )
+            for place, video in enumerate(group):
+                outputs[video] = {name: value[place] for name, value in output.items()}
+        columns = {name: tuple(output[name] for output in outputs) for name in outputs[0]}
+        return LinVTVideoFeatures(
+            pooler_output=torch.stack(columns["video_tokens"]),
+            token_weights=columns.get("token_weights"),
+            token_scores=columns.get("token_scores"),
+            token_grid=grid,
+        )
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_seconds: torch.Tensor | None = None,
+        video_shot_ids: torch.LongTensor | None = None,
+        instruction_turns: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.IntTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        output_token_weights: bool = False,
+        **kwargs,
+    ) -> LinVTCausalLMOutputWithPast:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): The prompt, with the tokens of the image-LLM's
+                image placeholder where a video stands.
+            pixel_values_videos, video_seconds, video_shot_ids: See [`~LinVTForConditionalGeneration.get_video_features`];
+                the videos of all prompts in their order.
+            instruction_turns (`torch.LongTensor` of shape `(batch, length)`): `i > 0` on the instruction and on the
+                videos of the i-th user turn that holds a video, 0 elsewhere. TTA reads no other text (Sec. 3.2.2).
+            mm_token_type_ids (`torch.IntTensor` of shape `(batch, length)`): 2 on video tokens, 1 on images, 0 on text.
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
+            kwargs: All other inputs of the image-LLM, such as `pixel_values` or `past_key_values`.
+        """
+        if pixel_values_videos is None:
+            if mm_token_type_ids is not None:
+                kwargs["mm_token_type_ids"] = mm_token_type_ids
+            features = LinVTVideoFeatures(None)
+            outputs = self.image_llm(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        else:
+            llm_inputs, features = self._llm_inputs(
+                input_ids,
+                attention_mask,
+                pixel_values_videos,
+                video_seconds,
+                video_shot_ids,
+                instruction_turns,
+                mm_token_type_ids,
+                output_token_weights,
+                kwargs,
+            )
+            outputs = self.image_llm(labels=labels, **llm_inputs)
+        return LinVTCausalLMOutputWithPast(
+            loss=outputs.loss,
+            logits=outputs.logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            video_tokens=features.pooler_output,
+            video_token_weights=features.token_weights,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        generation_config=None,
+        *,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_seconds: torch.Tensor | None = None,
+        video_shot_ids: torch.LongTensor | None = None,
+        instruction_turns: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.IntTensor | None = None,
+        **kwargs,
+    ):
+        """
+        The image-LLM's own `generate`, with all its decoding modes and arguments. Returns the prompt and the answer,
+        as it does.
+        """
+        self.image_llm.generation_config = self.generation_config  # one set of defaults, this model's
+        prompt = input_ids if inputs is None else inputs
+        if pixel_values_videos is None:
+            given = {"attention_mask": attention_mask, "mm_token_type_ids": mm_token_type_ids}
+            kwargs |= {name: value for name, value in given.items() if value is not None}
+            return self.image_llm.generate(prompt, generation_config=generation_config, **kwargs)
+        llm_inputs, _ = self._llm_inputs(
+            prompt,
+            attention_mask,
+            pixel_values_videos,
+            video_seconds,
+            video_shot_ids,
+            instruction_turns,
+            mm_token_type_ids,
+            False,
+            kwargs,
+        )
+        # `input_ids` beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
+        return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
+
+    def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
+        """The image-LLM's own; `generate` is delegated to it."""
+        return self.image_llm.prepare_inputs_for_generation(*args, **kwargs)
+
+    def _llm_inputs(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor,
+        video_seconds: torch.Tensor | None,
+        video_shot_ids: torch.LongTensor | None,
+        instruction_turns: torch.LongTensor | None,
+        mm_token_type_ids: torch.IntTensor | None,
+        output_token_weights: bool,
+        kwargs: dict,
+    ) -> tuple[dict, LinVTVideoFeatures]:
+        """What the image-LLM needs for a prompt with videos: everything as embeddings, and positions."""
+        self._check_video_inputs(input_ids, pixel_values_videos, video_seconds, instruction_turns, mm_token_type_ids)
+        is_video = mm_token_type_ids == VIDEO
+        embeds = self.get_input_embeddings()(input_ids)
+        features = self.get_video_features(
+            pixel_values_videos,
+            video_seconds,
+            video_shot_ids,
+            self._instruction_embeds(embeds, instruction_turns, is_video),
+            output_token_weights,
+        )
+        video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
+        embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
+
+        family = image_llm_family(self.image_llm)
+        is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
+        if is_image.any():
+            images = family.image_features(kwargs).to(embeds.device, embeds.dtype)
+            if len(images) != is_image.sum():
+                raise ValueError(
+                    f"The prompt has {int(is_image.sum())} image tokens, but the images give {len(images)}; make the "
+                    "inputs with the processor."
+                )
+            embeds = embeds.masked_scatter(is_image[..., None], images)
+        llm_inputs = {"inputs_embeds": embeds, "attention_mask": attention_mask}
+        position_ids = family.position_ids(input_ids, attention_mask, is_image, kwargs)
+        if position_ids is not None:
+            llm_inputs["position_ids"] = position_ids
+        # The images are in the embeddings now; the image-LLM shall not look for them again.
+        others = {name: value for name, value in kwargs.items() if name not in family.image_input_names(kwargs)}
+        return others | llm_inputs, features
+
+    def _instruction_embeds(
+        self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor
+    ) -> list[torch.Tensor] | None:
+        """Per video the embeddings of the instruction of its user turn, which no gradient reaches."""
+        if not self.config.video_tokenizer_config.text_conditioning:
+            return None
+        per_video = []
+        for row_embeds, row_turns, row_video in zip(embeds.detach(), instruction_turns, is_video, strict=True):
+            turns = row_turns[row_video].view(-1, self.config.num_video_tokens)[:, 0]
+            per_video += [row_embeds[(row_turns == turn) & ~row_video] for turn in turns]
+        return per_video
+
+    def _check_video_inputs(
+        self,
+        input_ids: torch.LongTensor | None,
+        pixel_values_videos: torch.Tensor,
+        video_seconds: torch.Tensor | None,
+        instruction_turns: torch.Tensor | None,
+        mm_token_type_ids: torch.Tensor | None,
+    ) -> None:
+        needed = {"input_ids": input_ids, "video_seconds": video_seconds, "mm_token_type_ids": mm_token_type_ids}
+        if self.config.video_tokenizer_config.text_conditioning:
+            needed["instruction_turns"] = instruction_turns
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise ValueError(f"A video is given without {', '.join(missing)}; make the inputs with LinVTProcessor.")
+        num_tokens, num_videos = int((mm_token_type_ids == VIDEO).sum()), len(pixel_values_videos)
+        if num_tokens != num_videos * self.config.num_video_tokens:
+            raise ValueError(
+                f"The prompt has {num_tokens} video tokens, but {num_videos} videos of {self.config.num_video_tokens} "
+                f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that of "
+                "the model, and is every video in the prompt?"
+            )
+
+
+def _load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
+    hub_names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+    hub_kwargs = {name: kwargs[name] for name in (*hub_names, "trust_remote_code") if name in kwargs}
+    config = AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
+    check_image_llm_config(config)
+    if type(config) not in AutoModelForImageTextToText._model_mapping and "AutoModelForImageTextToText" not in (
+        getattr(config, "auto_map", None) or {}
+    ):
+        raise ValueError(
+            f"{name_or_path} holds a {config.model_type!r} model, which is not an image-LLM: Transformers has no "
+            "image-text-to-text class for it. Give the id or the folder of an image-LLM, such as LLaVA or Qwen2-VL."
+        )
+    return AutoModelForImageTextToText.from_pretrained(name_or_path, **kwargs)
+
+
+def _pad(texts: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts of different length as one tensor and the mask of what is real."""
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device)
+    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
+
+
+__all__ = ["LinVTCausalLMOutputWithPast", "LinVTForConditionalGeneration", "LinVTVideoFeatures"]

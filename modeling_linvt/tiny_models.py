@@ -1,0 +1,102 @@
+"""An image-LLM and its processor, small enough to be built on the spot from random weights.
+
+What it writes means nothing. It shows that a pipeline runs end to end where no model can be fetched.
+"""
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers import decoders
+from tokenizers import models
+from tokenizers import pre_tokenizers
+from transformers import CLIPImageProcessor
+from transformers import CLIPVisionConfig
+from transformers import LlavaConfig
+from transformers import LlavaForConditionalGeneration
+from transformers import LlavaProcessor
+from transformers import PreTrainedTokenizerFast
+from transformers import Qwen2Config
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% elif part['type'] == 'text' %}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ part['text'] }}{% endgeneration %}"
+    "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""ChatML, as Qwen2 writes it, with an image as LLaVA writes it."""
+
+
+def byte_tokenizer(*special_tokens: str, **named_tokens: str) -> PreTrainedTokenizerFast:
+    """
+    A tokenizer with one token per byte: it needs no vocabulary file and can write any text.
+
+    Args:
+        special_tokens (`str`): Further special tokens.
+        named_tokens (`str`): Special tokens that become attributes, such as `video_token="<video>"`.
+    """
+    byte_tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({token: number for number, token in enumerate(byte_tokens)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens=named_tokens,
+        padding_side="left",
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *special_tokens]})
+    return tokenizer
+
+
+def tiny_llava(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """LLaVA with a 2-layer CLIP, a 2-layer Qwen2 and random weights; 16 tokens per image of 56 x 56 pixels."""
+    tokenizer = byte_tokenizer("<image>")
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, do_center_crop=True
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=14,
+            projection_dim=32,
+        ),
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=4096,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    return model.eval(), processor
+
+
+__all__ = ["CHAT_TEMPLATE", "byte_tokenizer", "tiny_llava"]

@@ -1,0 +1,363 @@
+"""Prompts, images and videos to model inputs, on top of the image-LLM's own processor.
+
+A prompt without videos goes through the image-LLM's processor and nothing else. In a prompt with videos, each video is
+presented the way the image-LLM presents one image, with `num_video_tokens` placeholders instead of the image's.
+"""
+
+import bisect
+from collections.abc import Callable
+from functools import cached_property
+
+import transformers
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import ProcessorMixin, TextKwargs
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from linvt.processors.chat_visuals import chat_visuals
+from linvt.processors.instruction_turns import TurnHeaders
+from linvt.processors.video_processing_linvt import LinVTVideoProcessor, flatten_videos
+
+
+TEXT, IMAGE, VIDEO = 0, 1, 2  # values of `mm_token_type_ids`
+
+# Frame size in pixels for image-LLMs that take images of any size: 16 x 16 tokens of 28 pixels.
+FRAME_SIZES = {"Qwen2VLProcessor": {"height": 448, "width": 448}}
+
+
+class LinVTProcessor(ProcessorMixin):
+    r"""
+    Wraps the processor of an image-LLM.
+
+    Args:
+        image_processor, tokenizer: Those of the image-LLM.
+        video_processor ([`LinVTVideoProcessor`]): Reads videos.
+        image_llm_processor (`dict`): Class and settings of the image-LLM's processor, as its `to_dict` gives them.
+        num_video_tokens (`int`, *optional*, defaults to 112): Tokens of one video; that of the model's configuration.
+        chat_template (`str`, *optional*): That of the image-LLM.
+
+    Example:
+
+    ```python
+    >>> from linvt import LinVTProcessor
+    >>> from transformers import AutoProcessor
+
+    >>> processor = LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained("llava-hf/llava-1.5-7b-hf"))
+    ```
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        video_processor=None,
+        image_llm_processor: dict | None = None,
+        num_video_tokens: int = 112,
+        chat_template: str | dict | None = None,
+    ):
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+        self.image_llm_processor = image_llm_processor
+        self.num_video_tokens = num_video_tokens
+        self._processor = self._make_image_llm_processor()
+        self.image_token = self._processor.image_token
+        self.image_token_id = self._processor.image_token_id
+        self.video_token = getattr(self._processor, "video_token", None) or "<video>"
+        self._headers_of_template: dict[str, TurnHeaders] = {}
+
+    @classmethod
+    def from_image_llm_processor(
+        cls,
+        image_llm_processor: ProcessorMixin,
+        num_video_tokens: int = 112,
+        frame_size: dict[str, int] | None = None,
+        **video_kwargs,
+    ) -> "LinVTProcessor":
+        """
+        Args:
+            image_llm_processor (`ProcessorMixin`): The processor of the image-LLM, with an image processor.
+            num_video_tokens (`int`, *optional*, defaults to 112): `config.num_video_tokens` of the model.
+            frame_size (`dict[str, int]`, *optional*): Height and width of a frame in pixels.
+            video_kwargs: Settings of [`LinVTVideoProcessor`], such as `num_frames`.
+        """
+        name = type(image_llm_processor).__name__
+        video_processor = LinVTVideoProcessor.from_image_processor(
+            image_llm_processor.image_processor, frame_size or FRAME_SIZES.get(name), **video_kwargs
+        )
+        settings = image_llm_processor.to_dict()
+        for attribute in image_llm_processor.get_attributes():
+            settings.pop(attribute, None)
+        return cls(
+            image_processor=image_llm_processor.image_processor,
+            tokenizer=image_llm_processor.tokenizer,
+            video_processor=video_processor,
+            image_llm_processor=settings,
+            num_video_tokens=num_video_tokens,
+            chat_template=image_llm_processor.chat_template,
+        )
+
+    def _make_image_llm_processor(self) -> ProcessorMixin:
+        if not self.image_llm_processor or "processor_class" not in self.image_llm_processor:
+            raise ValueError(
+                "LinVTProcessor needs image_llm_processor, the class and settings of the image-LLM's processor; make "
+                "it with LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained(id))."
+            )
+        settings = dict(self.image_llm_processor)
+        name = settings.pop("processor_class")
+        processor_class = getattr(transformers, name, None)
+        if processor_class is None:
+            raise ValueError(f"This version of Transformers ({transformers.__version__}) has no {name}.")
+        parts = {attribute: getattr(self, attribute) for attribute in processor_class.get_attributes()}
+        return processor_class(**parts, chat_template=self.chat_template, **settings)
+
+    def __call__(self, images=None, text=None, videos=None, **kwargs) -> BatchFeature:
+        """
+        Args:
+            images: Images, as the image-LLM's processor takes them.
+            text (`str` or `list[str]`): Prompts, with `image_token` and `video_token` where images and videos stand.
+            videos: Videos of all prompts in their order; see [`LinVTVideoProcessor.preprocess`].
+            kwargs: Arguments of the tokenizer, the image processor and the video processor.
+
+        Returns:
+            `BatchFeature`: What the image-LLM's processor returns, and with videos `pixel_values_videos`,
+            `video_seconds`, `video_shot_ids`, `mm_token_type_ids` (2 on video tokens) and `instruction_turns` (`i` on
+            the i-th user turn that holds a video, 0 elsewhere).
+        """
+        if text is not None and not isinstance(text, list):
+            text = [text] if isinstance(text, str) else list(text)
+        num_videos = sum(prompt.count(self.video_token) for prompt in text or [])
+        given = [] if videos is None else flatten_videos(videos)
+        if num_videos != len(given):
+            raise ValueError(
+                f"The prompts have {num_videos} videos ({self.video_token}), but {len(given)} videos were given; every "
+                "video needs its place in a prompt."
+            )
+        if not given:
+            return self._processor(images=images, text=text, **kwargs)
+        features, _ = self._process(text, images, given, self._template(), kwargs)
+        return features.convert_to_tensors(kwargs.get("return_tensors"))
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        """What a video becomes in the prompt: `num_video_tokens` placeholders between the markers of an image."""
+        start, end = self._image_markers
+        return start + self.image_token * self.num_video_tokens + end
+
+    def apply_chat_template(
+        self,
+        conversation: list,
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = None,
+        return_assistant_tokens_mask: bool = False,
+        processor_kwargs: dict | None = None,
+        **kwargs,
+    ) -> str | list[str] | list[list[int]] | BatchFeature:
+        """
+        `ProcessorMixin.apply_chat_template`, with parts such as `{"type": "video", "video": path}` (also `url`,
+        `path`). The image-LLM's own template is rendered with an image in place of each video.
+
+        Args:
+            processor_kwargs (`dict`, *optional*): Arguments of [`~LinVTProcessor.__call__`], such as `num_frames`.
+            kwargs: Variables of the template, and `tools`, `add_generation_prompt` and so on.
+        """
+        is_batch = isinstance(conversation[0], (list, tuple))
+        chats = [chat_visuals(chat) for chat in (conversation if is_batch else [conversation])]
+        if not any("video" in chat.kinds for chat in chats):
+            if return_tensors is not None:
+                kwargs["return_tensors"] = return_tensors
+            return self._processor.apply_chat_template(
+                conversation,
+                chat_template or self.chat_template,
+                tokenize=tokenize,
+                return_dict=return_dict,
+                return_assistant_tokens_mask=return_assistant_tokens_mask,
+                **({"processor_kwargs": processor_kwargs} if processor_kwargs else {}),
+                **kwargs,
+            )
+        call_names = {name for group in self._kwargs_names() for name in group}
+        processor_kwargs = dict(processor_kwargs or {})
+        processor_kwargs |= {name: kwargs.pop(name) for name in list(kwargs) if name in call_names}
+        template = self._template(chat_template)
+        rendered, answers = self._render(
+            template, [chat.messages for chat in chats], return_assistant_tokens_mask, kwargs
+        )
+        marked = [self._mark_videos(prompt, chat.kinds) for prompt, chat in zip(rendered, chats, strict=True)]
+        prompts = [prompt for prompt, _ in marked]
+        if not tokenize:
+            return prompts if is_batch else prompts[0]
+
+        bos = self.tokenizer.bos_token
+        if bos is not None and prompts[0].startswith(bos):
+            processor_kwargs.setdefault("add_special_tokens", False)  # the template has written it
+        images = [chat.images for chat in chats] if any(chat.images for chat in chats) else None
+        videos = [video for chat in chats for video in chat.videos]
+        features, moves = self._process(prompts, images, videos, template, processor_kwargs)
+        if return_assistant_tokens_mask:
+            features["assistant_masks"] = [
+                _answer_mask(spans, [(shift(start), shift(end)) for start, end in answer], replaced)
+                for (spans, replaced), answer, (_, shift) in zip(moves, answers, marked, strict=True)
+            ]
+        return_tensors = None if return_tensors == "auto" else return_tensors
+        features.convert_to_tensors(return_tensors or processor_kwargs.get("return_tensors"))
+        return features if return_dict else features["input_ids"]
+
+    def _process(
+        self, text: list[str], images, videos: list, template: str, kwargs: dict
+    ) -> tuple[BatchFeature, list[tuple[list, list]]]:
+        """Model inputs of prompts with videos, and per prompt its tokens' places in the text and what was filled in."""
+        text_kwargs, image_kwargs, video_kwargs = self._split_kwargs(kwargs)
+        data, image_replacements = {}, []
+        if images is not None:
+            data, image_replacements = self._process_images_alone(images, image_kwargs)
+        data |= self.video_processor(videos, **video_kwargs)
+        video_replacements = [self.replace_video_token(data, index) for index in range(len(videos))]
+        filled, replacements = self.get_text_with_replacements(list(text), image_replacements, video_replacements)
+
+        keep_offsets = text_kwargs.get("return_offsets_mapping", False)
+        encoding = self.tokenizer(filled, **{**text_kwargs, "return_offsets_mapping": True})
+        offsets = encoding["offset_mapping"] if keep_offsets else encoding.pop("offset_mapping")
+        data |= encoding
+        headers = self._headers(template)
+        marks = [
+            self._mark_tokens(prompt, ids, spans, replaced, headers)
+            for prompt, ids, spans, replaced in zip(filled, encoding["input_ids"], offsets, replacements, strict=True)
+        ]
+        data["mm_token_type_ids"] = [types for types, _ in marks]
+        data["instruction_turns"] = [turns for _, turns in marks]
+        num_tokens = sum(types.count(VIDEO) for types, _ in marks)
+        if num_tokens != len(videos) * self.num_video_tokens:
+            raise ValueError(
+                f"{len(videos)} videos need {len(videos) * self.num_video_tokens} video tokens, but {num_tokens} are left "
+                "after truncation; raise max_length or switch truncation off."
+            )
+        return BatchFeature(data), list(zip(offsets, replacements, strict=True))
+
+    def _process_images_alone(self, images, image_kwargs: dict) -> tuple[dict, list[str]]:
+        """The image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
+        flat = make_flat_list_of_images(self.image_processor.fetch_images(images))
+        prompts = [self.image_token * len(sample) for sample in images] if isinstance(images, list) else None
+        if not isinstance(images, (list, tuple)) or not isinstance(images[0], (list, tuple)):
+            images, prompts = [flat], [self.image_token * len(flat)]
+        inputs = self._processor(
+            images=images, text=prompts, images_kwargs=image_kwargs, return_text_replacement_offsets=True
+        )
+        replaced = [item["replacement"] for sample in inputs.pop("text_replacement_offsets") for item in sample]
+        text_names = {*self.tokenizer.model_input_names, "mm_token_type_ids"}
+        return {name: value for name, value in inputs.items() if name not in text_names}, replaced
+
+    @cached_property
+    def _image_markers(self) -> tuple[str, str]:
+        """What the image-LLM's processor writes before and after the tokens of an image, read off one blank image."""
+        blank = Image.new("RGB", (64, 64))
+        _, (presented,) = self._process_images_alone([[blank]], {})
+        start, _, rest = presented.partition(self.image_token)
+        return start, rest.rpartition(self.image_token)[2]
+
+    def _mark_tokens(
+        self, prompt: str, ids: list[int], spans: list[tuple[int, int]], replaced: list[dict], headers: TurnHeaders
+    ) -> tuple[list[int], list[int]]:
+        """`mm_token_type_ids` and `instruction_turns` of one prompt."""
+        types = [IMAGE if token == self.image_token_id else TEXT for token in ids]
+        turns = [0] * len(ids)
+        special = set(self.tokenizer.all_special_ids)
+        turn_numbers: dict[tuple[int, int], int] = {}
+        for video_start, video_end in (item["new_span"] for item in replaced if item["type"] == "video"):
+            turn = headers.user_turn(prompt, video_start)
+            number = turn_numbers.setdefault(turn, len(turn_numbers) + 1)
+            for place, (start, end) in enumerate(spans):
+                if video_start <= start < end <= video_end and ids[place] == self.image_token_id:
+                    types[place], turns[place] = VIDEO, number
+                elif turn[0] < end and start < turn[1] and start < end and ids[place] not in special:
+                    turns[place] = number
+        # Images of the same turn are no text.
+        return types, [0 if kind == IMAGE else turn for kind, turn in zip(types, turns, strict=True)]
+
+    def _mark_videos(self, prompt: str, kinds: list[str]) -> tuple[str, Callable[[int], int]]:
+        """Puts `video_token` where the template wrote an image for a video; also says how far each place moved."""
+        pieces = prompt.split(self.image_token)
+        if len(pieces) - 1 != len(kinds):
+            raise ValueError(
+                f"The conversation has {len(kinds)} images and videos, but its prompt has {len(pieces) - 1} places for "
+                f"them ({self.image_token}). Is the placeholder in the text of a message? The prompt is {prompt!r}."
+            )
+        marked, video_ends = pieces[0], []
+        place = len(pieces[0])
+        for kind, piece in zip(kinds, pieces[1:], strict=True):
+            marked += (self.video_token if kind == "video" else self.image_token) + piece
+            place += len(self.image_token)
+            if kind == "video":
+                video_ends.append(place)
+            place += len(piece)
+        gain = len(self.video_token) - len(self.image_token)
+        return marked, lambda position: position + gain * bisect.bisect_right(video_ends, position)
+
+    def _template(self, chat_template: str | None = None) -> str:
+        template = chat_template or self.chat_template
+        if isinstance(self.chat_template, dict):
+            template = self.chat_template.get(chat_template or "default", chat_template)
+        if template is None:
+            raise ValueError(
+                "This processor has no chat template, which LinVT needs to tell the instruction of a video from the "
+                "rest of the prompt; set processor.chat_template to that of the image-LLM."
+            )
+        return template
+
+    def _render(
+        self, template: str, chats: list, return_answers: bool = False, variables: dict | None = None
+    ) -> tuple[list[str], list[list[tuple[int, int]]]]:
+        """Prompts, and per prompt the characters of the answers (what stands in `{% generation %}`)."""
+        return render_jinja_template(
+            conversations=chats,
+            chat_template=template,
+            return_assistant_tokens_mask=return_answers,
+            **{**self.tokenizer.special_tokens_map, **(variables or {})},
+        )
+
+    def _headers(self, template: str) -> TurnHeaders:
+        if template not in self._headers_of_template:
+            self._headers_of_template[template] = TurnHeaders.of_template(
+                lambda chat, **variables: self._render(template, [chat], variables=variables)[0][0]
+            )
+        return self._headers_of_template[template]
+
+    def _kwargs_names(self) -> tuple[set[str], set[str], set[str]]:
+        """Names of the arguments of the tokenizer, the image processor and the video processor."""
+        return (
+            set(TextKwargs.__annotations__) | {"return_text_replacement_offsets"},
+            set(self.image_processor.valid_kwargs.__annotations__),
+            set(self.video_processor.valid_kwargs.__annotations__),
+        )
+
+    def _split_kwargs(self, kwargs: dict) -> tuple[dict, dict, dict]:
+        """Arguments for the tokenizer, the image processor and the video processor, flat or in `text_kwargs` etc."""
+        kwargs = dict(kwargs)
+        groups = [dict(kwargs.pop(name, None) or {}) for name in ("text_kwargs", "images_kwargs", "videos_kwargs")]
+        kwargs |= kwargs.pop("common_kwargs", None) or {}
+        names = self._kwargs_names()
+        for name, value in kwargs.items():
+            if not any(name in group for group in names):
+                raise TypeError(f"LinVTProcessor got an unknown argument: {name}.")
+            for group, group_names in zip(groups, names, strict=True):
+                if name in group_names:
+                    group.setdefault(name, value)
+        for group in groups:
+            for name in ("return_tensors", "return_mm_token_type_ids", "return_text_replacement_offsets"):
+                group.pop(name, None)
+        return tuple(groups)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "mm_token_type_ids", "instruction_turns"]
+
+
+def _answer_mask(spans: list[tuple[int, int]], answers: list[tuple[int, int]], replaced: list[dict]) -> list[int]:
+    """1 on the tokens of the answers, whose characters are counted before the placeholders were filled in."""
+    ends = [item["span"][1] for item in replaced]
+    gains = [0, *(item["new_span"][1] - item["span"][1] for item in replaced)]
+    moved = [tuple(place + gains[bisect.bisect_right(ends, place)] for place in answer) for answer in answers]
+    return [int(any(start < last and first < end for first, last in moved)) for start, end in spans]
+
+
+__all__ = ["LinVTProcessor"]

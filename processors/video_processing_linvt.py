@@ -1,0 +1,279 @@
+"""Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import PILImageResampling, load_image
+from transformers.processing_utils import VideosKwargs
+from transformers.utils import logging
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from linvt.processors.frame_selection import shots_from_boundaries, uniform_frame_indices
+from linvt.processors.modeling_autoshot import AutoShotModel
+from linvt.processors.video_reading import SampledVideo, read_video
+
+
+logger = logging.get_logger(__name__)
+
+PADDING_SHOT = -1  # shot number of the frames that pad a video to the length of its batch
+
+
+class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
+    """
+    shot_detection (`str`, *optional*, defaults to `"uniform"`):
+        `"autoshot"` finds the shots of a file and spreads the frames over them; `"uniform"` spreads them over time.
+    autoshot_model (`str`, *optional*):
+        Hub id or folder of trained AutoShot weights, needed with `shot_detection="autoshot"`.
+    """
+
+    shot_detection: Literal["autoshot", "uniform"]
+    autoshot_model: str | None
+
+
+class LinVTVideoProcessor(BaseVideoProcessor):
+    """
+    Reads videos, picks `num_frames` of each, and brings them to one size, so that every frame has equally many tokens.
+
+    Whole frames are squashed to `size`: cropping would cut the sides off wide videos, and tiling would give frames
+    different numbers of tokens. Times are those of the file, in seconds since its first frame.
+
+    Returns per call `pixel_values_videos` of shape `(videos, frames, 3, height, width)`, `video_seconds` and
+    `video_shot_ids` of shape `(videos, frames)`; shorter videos are padded at the end with shot -1.
+    """
+
+    resample = PILImageResampling.BICUBIC
+    size = {"height": 336, "width": 336}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = True
+    image_mean = [0.48145466, 0.4578275, 0.40821073]
+    image_std = [0.26862954, 0.26130258, 0.27577711]
+    num_frames = 32
+    fps = None
+    shot_detection = "uniform"
+    autoshot_model = None
+    valid_kwargs = LinVTVideoProcessorKwargs
+    model_input_names = ["pixel_values_videos", "video_seconds", "video_shot_ids"]
+
+    @classmethod
+    def from_image_processor(
+        cls, image_processor: BaseImageProcessor, size: dict[str, int] | None = None, **kwargs
+    ) -> "LinVTVideoProcessor":
+        """
+        A video processor that treats frames as `image_processor` treats images: same resampling, same normalisation.
+
+        Args:
+            size (`dict[str, int]`, *optional*): Height and width of a frame in pixels. By default those that the
+                image processor brings every image to.
+
+        Raises:
+            `ValueError`: If the image processor keeps images at different sizes and `size` is left out.
+        """
+        if size is None:
+            size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
+            size = dict(size)
+            if not {"height", "width"} <= set(size):
+                raise ValueError(
+                    f"{type(image_processor).__name__} has no fixed image size (size is {size}), but all frames of "
+                    "a video need one; give size={'height': ..., 'width': ...} in pixels."
+                )
+        return cls(
+            size={"height": size["height"], "width": size["width"]},
+            resample=image_processor.resample,
+            do_rescale=image_processor.do_rescale,
+            rescale_factor=image_processor.rescale_factor,
+            do_normalize=image_processor.do_normalize,
+            image_mean=image_processor.image_mean,
+            image_std=image_processor.image_std,
+            **kwargs,
+        )
+
+    def preprocess(self, videos, **kwargs) -> BatchFeature:
+        """
+        Args:
+            videos: One video or a list of videos. A video is a path, URL, bytes or open file; an array or tensor of
+                shape `(frames, height, width, 3)` or `(frames, 3, height, width)` of uint8; or a list of frames, each
+                a picture, an array, or a path or URL of a picture.
+            kwargs: Overrides of the attributes of the processor, `video_metadata` and `return_tensors`.
+
+        Raises:
+            `VideoReadError`: If a file cannot be read as a video. No video is ever left out in silence.
+        """
+        unknown = set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"}
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got unknown arguments: {', '.join(sorted(unknown))}.")
+        return_tensors = kwargs.pop("return_tensors", None)
+        return_metadata = kwargs.pop("return_metadata", False)
+        metadata = kwargs.pop("video_metadata", None)
+        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
+            options["num_frames"] = None
+        videos = flatten_videos(videos)
+        metadata = [None] * len(videos) if metadata is None else _as_list(metadata)
+        if len(metadata) != len(videos):
+            raise ValueError(f"{len(videos)} videos came with {len(metadata)} video_metadata; give one for each.")
+
+        sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
+        max_frames = max(len(video.frames) for video in sampled)
+        data = {
+            "pixel_values_videos": [_pad(self._normalize(video.frames, options), max_frames, 0) for video in sampled],
+            "video_seconds": [_pad(torch.tensor(video.frame_seconds).float(), max_frames, 0) for video in sampled],
+            "video_shot_ids": [_pad(torch.tensor(video.shot_ids), max_frames, PADDING_SHOT) for video in sampled],
+        }
+        data = {name: torch.stack(values) for name, values in data.items()}
+        if return_metadata:
+            data["video_metadata"] = sampled
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+
+    def _sample(self, video, metadata, options: dict) -> SampledVideo:
+        """The picked frames of one video, resized, still uint8."""
+        size = options["size"]
+        resize = v2.Resize(
+            [size["height"], size["width"]], interpolation=_interpolation(options["resample"]), antialias=True
+        )
+        transform = resize if options["do_resize"] else None
+        if isinstance(video, (str, os.PathLike, bytes)) or callable(getattr(video, "read", None)):
+            return read_video(
+                video,
+                num_frames=options["num_frames"] if options["do_sample_frames"] else None,
+                fps=options["fps"] if options["do_sample_frames"] else None,
+                transform=transform,
+                detect_shots=self._shot_detector(options),
+            )
+        return _sample_frames(video, metadata, options, transform)
+
+    def _shot_detector(self, options: dict):
+        if options["shot_detection"] == "uniform":
+            return None
+        if options["autoshot_model"] is None:
+            raise ValueError(
+                "shot_detection is 'autoshot', but autoshot_model is not set: give the Hub id or the folder of trained "
+                "AutoShot weights, or use shot_detection='uniform'."
+            )
+        network = AutoShotModel.from_pretrained(options["autoshot_model"]).eval()
+
+        def detect_shots(frames: Iterator[np.ndarray]) -> list[tuple[int, int]]:
+            return shots_from_boundaries(network.shot_probabilities(frames), network.config.threshold)
+
+        return detect_shots
+
+    def _normalize(self, frames: torch.Tensor, options: dict) -> torch.Tensor:
+        frames = frames.float()
+        if options["do_rescale"]:
+            frames = frames * options["rescale_factor"]
+        if options["do_normalize"]:
+            frames = tvf.normalize(frames, options["image_mean"], options["image_std"])
+        return frames
+
+
+def flatten_videos(videos) -> list:
+    """A flat list of single videos from one video, a list of videos, or a list of such lists (one per prompt)."""
+    if not isinstance(videos, (list, tuple)) or (videos and all(_is_frame(item) for item in videos)):
+        return [videos]
+    flat = []
+    for item in videos:
+        if isinstance(item, (list, tuple)) and not all(_is_frame(frame) for frame in item):
+            # A list in a list in a list of names is a video given as names of pictures.
+            flat += [list(video) if isinstance(video, tuple) else video for video in item]
+        else:
+            flat.append(item)
+    return flat
+
+
+def _is_frame(item) -> bool:
+    return isinstance(item, Image.Image) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim == 3)
+
+
+def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
+    """Picks frames of a video that comes as frames; its times come from `metadata`."""
+    frames = _frames_to_tensors(video)
+    total = len(frames)
+    fields = dict(metadata or {})
+    fps = fields.get("fps")
+    if fps is None:
+        logger.warning(
+            "A video was given as frames without video_metadata, so their times are unknown; they are taken as one "
+            "second apart. Give video_metadata={'fps': ..., 'total_num_frames': ...} for true times."
+        )
+        fps = 1.0
+    source_indices = fields.get("frames_indices")
+    source_indices = list(range(total)) if source_indices is None else [int(index) for index in source_indices]
+    if len(source_indices) != total:
+        raise ValueError(f"A video of {total} frames came with {len(source_indices)} frames_indices; give one each.")
+    picked = list(range(total))
+    if options["do_sample_frames"]:
+        wanted = options["num_frames"] or max(round(total / fps * options["fps"]), 1)
+        picked = uniform_frame_indices(total, wanted)
+    chosen = [frames[index] if transform is None else transform(frames[index]) for index in picked]
+    height, width = frames[0].shape[-2:]
+    duration_seconds = (max(source_indices) + 1) / fps
+    return SampledVideo(
+        frames=torch.stack(chosen),
+        frame_indices=[source_indices[index] for index in picked],
+        frame_seconds=[source_indices[index] / fps for index in picked],
+        shot_ids=[0] * len(picked),
+        shots_seconds=[(0.0, duration_seconds)],
+        total_num_frames=int(fields.get("total_num_frames") or total),
+        duration_seconds=duration_seconds,
+        fps=float(fps),
+        width=width,
+        height=height,
+        num_lost_frames=0,
+    )
+
+
+def _frames_to_tensors(video) -> list[torch.Tensor]:
+    """Frames as uint8 tensors of shape `(3, height, width)`."""
+    frames = [_frame_to_tensor(frame) for frame in video]
+    if not frames:
+        raise ValueError("A video without frames was given; a video needs at least one frame.")
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError(f"The frames of a video have different shapes: {sorted({tuple(f.shape) for f in frames})}.")
+    return frames
+
+
+def _frame_to_tensor(frame) -> torch.Tensor:
+    if isinstance(frame, (str, os.PathLike)):
+        frame = load_image(os.fspath(frame))
+    if isinstance(frame, Image.Image):
+        frame = np.asarray(frame.convert("RGB"))
+    frame = torch.as_tensor(np.ascontiguousarray(frame) if isinstance(frame, np.ndarray) else frame)
+    if frame.ndim != 3 or frame.dtype != torch.uint8 or 3 not in (frame.shape[0], frame.shape[-1]):
+        raise ValueError(
+            f"A frame has shape {tuple(frame.shape)} and dtype {frame.dtype}; expected uint8 of shape (height, width, "
+            "3) or (3, height, width)."
+        )
+    return frame if frame.shape[0] == 3 else frame.permute(2, 0, 1)
+
+
+def _pad(values: torch.Tensor, length: int, value: float) -> torch.Tensor:
+    padding = values.new_full((length - len(values), *values.shape[1:]), value)
+    return torch.cat([values, padding])
+
+
+def _as_list(metadata) -> list:
+    """`video_metadata` of all videos: one, a list, or a list per prompt."""
+    if not isinstance(metadata, (list, tuple)):
+        return [metadata]
+    return [one for item in metadata for one in (item if isinstance(item, (list, tuple)) else [item])]
+
+
+def _interpolation(resample: int) -> v2.InterpolationMode:
+    return {
+        PILImageResampling.NEAREST: v2.InterpolationMode.NEAREST,
+        PILImageResampling.BILINEAR: v2.InterpolationMode.BILINEAR,
+        PILImageResampling.BICUBIC: v2.InterpolationMode.BICUBIC,
+    }[PILImageResampling(resample)]
+
+
+__all__ = ["LinVTVideoProcessor", "flatten_videos"]
