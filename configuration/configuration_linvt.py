@@ -85,7 +85,14 @@ class LinVTVideoConfig(PreTrainedConfig):
         return sum(self.num_queries)
 
     def _check_sizes(self) -> None:
-        for name in ("embedding_size", "hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "top_k"):
+        for name in (
+            "embedding_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_layers",
+            "num_attention_heads",
+            "top_k",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
@@ -114,7 +121,9 @@ class LinVTVideoConfig(PreTrainedConfig):
 
     def _check_variant(self) -> None:
         if not (self.use_svr or self.use_tta):
-            raise ValueError("use_svr and use_tta are both False, so nothing would make video tokens; set one to True.")
+            raise ValueError(
+                "use_svr and use_tta are both False, so nothing would make video tokens; set one to True."
+            )
         if not self.use_svr and self.multi_scale != "single":
             raise ValueError(
                 f"multi_scale is {self.multi_scale!r}, but pooling is a part of SVR (Sec. 3.2.1) and use_svr is "
@@ -177,13 +186,16 @@ class LinVTConfig(PreTrainedConfig):
     frames_per_batch: int = 32
 
     def __post_init__(self, **kwargs):
-        self.image_llm_config = _image_llm_config(self.image_llm_config)
-        self.video_tokenizer_config = _video_config(self.video_tokenizer_config)
-        # Unless told otherwise, the sub-configurations keep the implementations they came with: the configuration of
-        # a live image-LLM must not change when it is wrapped. (A bare None would be passed down to them.)
-        kwargs.setdefault("attn_implementation", {})
-        kwargs.setdefault("experts_implementation", {})
+        image_llm_config = _image_llm_config(self.image_llm_config)
+        video_tokenizer_config = _video_config(self.video_tokenizer_config)
+        attn_implementation = kwargs.pop("attn_implementation", None)
+        # The base class hands its own settings down to the sub-configurations. They stand aside meanwhile: the
+        # configuration of a live image-LLM must not change because the model is wrapped.
+        self.image_llm_config = self.video_tokenizer_config = None
         super().__post_init__(**kwargs)
+        self.image_llm_config, self.video_tokenizer_config = image_llm_config, video_tokenizer_config
+        if attn_implementation is not None:
+            self._attn_implementation = attn_implementation
         if self.frames_per_batch < 1:
             raise ValueError(f"frames_per_batch is {self.frames_per_batch}; it must be at least 1.")
         embedding_size = self.get_text_config().hidden_size

@@ -3,24 +3,25 @@
 Importing it registers LinVT with the Auto classes and with `pipeline`; nothing else happens on import.
 """
 
-from transformers import AutoConfig
-from transformers import AutoModel
-from transformers import AutoModelForImageTextToText
-from transformers import AutoModelForMultimodalLM
-from transformers import AutoProcessor
-from transformers import AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
-from linvt.configuration.configuration_linvt import LinVTConfig
-from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 from linvt.processors.video_container import VideoReadError
+from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
 
 __version__ = "0.1.0"

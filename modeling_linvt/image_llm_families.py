@@ -9,8 +9,7 @@ import inspect
 import math
 
 import torch
-from transformers import PreTrainedConfig
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 
 class ImageLLMFamily:

@@ -8,19 +8,18 @@ import os
 from dataclasses import dataclass
 
 import torch
-from transformers import AutoConfig
-from transformers import AutoModelForImageTextToText
-from transformers import Cache
-from transformers import GenerationMixin
-from transformers import PreTrainedConfig
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    Cache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import ModelOutput
 
-from linvt.configuration.configuration_linvt import LinVTConfig
-from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.image_llm_families import check_image_llm
-from linvt.image_llm_families import check_image_llm_config
-from linvt.image_llm_families import image_llm_family
+from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.image_llm_families import check_image_llm, check_image_llm_config, image_llm_family
 from linvt.modeling_linvt_video import LinVTVideoModel
 
 
@@ -122,12 +121,14 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if isinstance(image_llm, PreTrainedModel):
             if kwargs:
-                raise ValueError(f"{', '.join(kwargs)} can only be given with the id of an image-LLM, not with a model.")
+                raise ValueError(
+                    f"{', '.join(kwargs)} can only be given with the id of an image-LLM, not with a model."
+                )
         else:
             image_llm = _load_image_llm(image_llm, **kwargs)
         check_image_llm(image_llm)
         config = LinVTConfig(image_llm_config=image_llm.config, video_tokenizer_config=video_tokenizer_config)
-        config._attn_implementation = image_llm.config._attn_implementation
+        config.video_tokenizer_config._attn_implementation = image_llm.config._attn_implementation
         embeddings = image_llm.get_input_embeddings().weight
         config.dtype = embeddings.dtype
         model = cls(config, image_llm=image_llm)
@@ -181,7 +182,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
-        video_seconds: torch.Tensor,
+        video_milliseconds: torch.Tensor,
         video_shot_ids: torch.Tensor | None = None,
         instruction_embeds: list[torch.Tensor] | None = None,
         output_token_weights: bool = False,
@@ -192,7 +193,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(videos, frames, 3, height, width)`): Normalised frames.
                 Shorter videos are padded at the end.
-            video_seconds (`torch.Tensor` of shape `(videos, frames)`): Time of each frame in seconds.
+            video_milliseconds (`torch.LongTensor` of shape `(videos, frames)`): Time of each frame.
             video_shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot of each frame, -1 on
                 padding. By default there is no padding, and every video is one shot.
             instruction_embeds (`list[torch.Tensor]`, *optional*): Per video the input embeddings of the instruction,
@@ -201,7 +202,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         num_videos, _, _, height, width = pixel_values_videos.shape
         if video_shot_ids is None:
-            video_shot_ids = torch.zeros_like(video_seconds, dtype=torch.long)
+            video_shot_ids = torch.zeros_like(video_milliseconds)
         real = video_shot_ids >= 0
         num_frames = real.sum(1).tolist()
         tokens = self.get_frame_tokens(pixel_values_videos[real]).split(num_frames)
@@ -217,7 +218,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output = self.video_tokenizer(
                 torch.stack([tokens[video] for video in group]).to(device),
                 grid,
-                torch.stack([video_seconds[video][real[video]] for video in group]).to(device),
+                torch.stack([video_milliseconds[video][real[video]] for video in group]).to(device) / 1000,
                 torch.stack([video_shot_ids[video][real[video]] for video in group]).to(device),
                 embeds,
                 mask,
@@ -238,7 +239,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_seconds: torch.Tensor | None = None,
+        video_milliseconds: torch.Tensor | None = None,
         video_shot_ids: torch.LongTensor | None = None,
         instruction_turns: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
@@ -250,7 +251,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): The prompt, with the tokens of the image-LLM's
                 image placeholder where a video stands.
-            pixel_values_videos, video_seconds, video_shot_ids: See [`~LinVTForConditionalGeneration.get_video_features`];
+            pixel_values_videos, video_milliseconds, video_shot_ids: See [`~LinVTForConditionalGeneration.get_video_features`];
                 the videos of all prompts in their order.
             instruction_turns (`torch.LongTensor` of shape `(batch, length)`): `i > 0` on the instruction and on the
                 videos of the i-th user turn that holds a video, 0 elsewhere. TTA reads no other text (Sec. 3.2.2).
@@ -268,7 +269,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 input_ids,
                 attention_mask,
                 pixel_values_videos,
-                video_seconds,
+                video_milliseconds,
                 video_shot_ids,
                 instruction_turns,
                 mm_token_type_ids,
@@ -295,7 +296,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_seconds: torch.Tensor | None = None,
+        video_milliseconds: torch.Tensor | None = None,
         video_shot_ids: torch.LongTensor | None = None,
         instruction_turns: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
@@ -315,7 +316,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             prompt,
             attention_mask,
             pixel_values_videos,
-            video_seconds,
+            video_milliseconds,
             video_shot_ids,
             instruction_turns,
             mm_token_type_ids,
@@ -334,7 +335,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None,
         pixel_values_videos: torch.Tensor,
-        video_seconds: torch.Tensor | None,
+        video_milliseconds: torch.Tensor | None,
         video_shot_ids: torch.LongTensor | None,
         instruction_turns: torch.LongTensor | None,
         mm_token_type_ids: torch.IntTensor | None,
@@ -342,12 +343,14 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kwargs: dict,
     ) -> tuple[dict, LinVTVideoFeatures]:
         """What the image-LLM needs for a prompt with videos: everything as embeddings, and positions."""
-        self._check_video_inputs(input_ids, pixel_values_videos, video_seconds, instruction_turns, mm_token_type_ids)
+        self._check_video_inputs(
+            input_ids, pixel_values_videos, video_milliseconds, instruction_turns, mm_token_type_ids
+        )
         is_video = mm_token_type_ids == VIDEO
         embeds = self.get_input_embeddings()(input_ids)
         features = self.get_video_features(
             pixel_values_videos,
-            video_seconds,
+            video_milliseconds,
             video_shot_ids,
             self._instruction_embeds(embeds, instruction_turns, is_video),
             output_token_weights,
@@ -389,11 +392,15 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor | None,
         pixel_values_videos: torch.Tensor,
-        video_seconds: torch.Tensor | None,
+        video_milliseconds: torch.Tensor | None,
         instruction_turns: torch.Tensor | None,
         mm_token_type_ids: torch.Tensor | None,
     ) -> None:
-        needed = {"input_ids": input_ids, "video_seconds": video_seconds, "mm_token_type_ids": mm_token_type_ids}
+        needed = {
+            "input_ids": input_ids,
+            "video_milliseconds": video_milliseconds,
+            "mm_token_type_ids": mm_token_type_ids,
+        }
         if self.config.video_tokenizer_config.text_conditioning:
             needed["instruction_turns"] = instruction_turns
         missing = [name for name, value in needed.items() if value is None]

@@ -14,11 +14,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.token_aggregation import InstructionEncoder
-from linvt.token_aggregation import TokenAggregator
-from linvt.token_pooling import average_pooling_matrix
-from linvt.token_pooling import even_pooling_matrix
-from linvt.token_pooling import window_masks
+from linvt.token_aggregation import InstructionEncoder, TokenAggregator
+from linvt.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.token_refiner import TokenRefiner
 from linvt.video_attention import sinusoidal_features
 

@@ -4,17 +4,16 @@ What it writes means nothing. It shows that a pipeline runs end to end where no 
 """
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers import decoders
-from tokenizers import models
-from tokenizers import pre_tokenizers
-from transformers import CLIPImageProcessor
-from transformers import CLIPVisionConfig
-from transformers import LlavaConfig
-from transformers import LlavaForConditionalGeneration
-from transformers import LlavaProcessor
-from transformers import PreTrainedTokenizerFast
-from transformers import Qwen2Config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 
 
 CHAT_TEMPLATE = (

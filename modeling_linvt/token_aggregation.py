@@ -5,9 +5,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_attention import FeedForward
-from linvt.video_attention import VideoAttention
-from linvt.video_attention import sinusoidal_features
+from linvt.video_attention import FeedForward, VideoAttention, sinusoidal_features
 
 
 class CrossModalLayer(GradientCheckpointingLayer):

@@ -120,7 +120,7 @@ class LinVTProcessor(ProcessorMixin):
 
         Returns:
             `BatchFeature`: What the image-LLM's processor returns, and with videos `pixel_values_videos`,
-            `video_seconds`, `video_shot_ids`, `mm_token_type_ids` (2 on video tokens) and `instruction_turns` (`i` on
+            `video_milliseconds`, `video_shot_ids`, `mm_token_type_ids` (2 on video tokens) and `instruction_turns` (`i` on
             the i-th user turn that holds a video, 0 elsewhere).
         """
         if text is not None and not isinstance(text, list):

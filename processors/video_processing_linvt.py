@@ -15,6 +15,7 @@ from transformers.image_utils import PILImageResampling, load_image
 from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import is_valid_video_frame
 
 from linvt.processors.frame_selection import shots_from_boundaries, uniform_frame_indices
 from linvt.processors.modeling_autoshot import AutoShotModel
@@ -43,10 +44,10 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     Reads videos, picks `num_frames` of each, and brings them to one size, so that every frame has equally many tokens.
 
     Whole frames are squashed to `size`: cropping would cut the sides off wide videos, and tiling would give frames
-    different numbers of tokens. Times are those of the file, in seconds since its first frame.
+    different numbers of tokens. Times are those of the file, counted from its first frame.
 
-    Returns per call `pixel_values_videos` of shape `(videos, frames, 3, height, width)`, `video_seconds` and
-    `video_shot_ids` of shape `(videos, frames)`; shorter videos are padded at the end with shot -1.
+    Returns per call `pixel_values_videos` (float32 of shape `(videos, frames, 3, height, width)`), `video_milliseconds`
+    and `video_shot_ids` (int64 of shape `(videos, frames)`); shorter videos are padded at the end with shot -1.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -63,7 +64,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     shot_detection = "uniform"
     autoshot_model = None
     valid_kwargs = LinVTVideoProcessorKwargs
-    model_input_names = ["pixel_values_videos", "video_seconds", "video_shot_ids"]
+    model_input_names = ["pixel_values_videos", "video_milliseconds", "video_shot_ids"]
 
     @classmethod
     def from_image_processor(
@@ -127,7 +128,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         max_frames = max(len(video.frames) for video in sampled)
         data = {
             "pixel_values_videos": [_pad(self._normalize(video.frames, options), max_frames, 0) for video in sampled],
-            "video_seconds": [_pad(torch.tensor(video.frame_seconds).float(), max_frames, 0) for video in sampled],
+            "video_milliseconds": [_pad(_milliseconds(video.frame_seconds), max_frames, 0) for video in sampled],
             "video_shot_ids": [_pad(torch.tensor(video.shot_ids), max_frames, PADDING_SHOT) for video in sampled],
         }
         data = {name: torch.stack(values) for name, values in data.items()}
@@ -178,20 +179,16 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
 def flatten_videos(videos) -> list:
     """A flat list of single videos from one video, a list of videos, or a list of such lists (one per prompt)."""
-    if not isinstance(videos, (list, tuple)) or (videos and all(_is_frame(item) for item in videos)):
+    if not isinstance(videos, (list, tuple)) or (videos and all(is_valid_video_frame(item) for item in videos)):
         return [videos]
     flat = []
     for item in videos:
-        if isinstance(item, (list, tuple)) and not all(_is_frame(frame) for frame in item):
+        if isinstance(item, (list, tuple)) and not all(is_valid_video_frame(frame) for frame in item):
             # A list in a list in a list of names is a video given as names of pictures.
             flat += [list(video) if isinstance(video, tuple) else video for video in item]
         else:
             flat.append(item)
     return flat
-
-
-def _is_frame(item) -> bool:
-    return isinstance(item, Image.Image) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim == 3)
 
 
 def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
@@ -259,6 +256,11 @@ def _frame_to_tensor(frame) -> torch.Tensor:
 def _pad(values: torch.Tensor, length: int, value: float) -> torch.Tensor:
     padding = values.new_full((length - len(values), *values.shape[1:]), value)
     return torch.cat([values, padding])
+
+
+def _milliseconds(seconds: list[float]) -> torch.Tensor:
+    """Whole numbers, so that `.to(torch.bfloat16)` on the model inputs leaves the times as they are."""
+    return torch.tensor([round(1000 * second) for second in seconds])
 
 
 def _as_list(metadata) -> list:
