@@ -1,0 +1,204 @@
+"""Opening a video with PyAV, and one clear error for each thing that is not one.
+
+Local files reach FFmpeg as Python files, never as names: a name lets FFmpeg guess a format from the extension (any
+`.txt` would open as a 'tty' video) and expand patterns such as `%03d`. Local files also may not open anything else: a
+playlist inside a file cannot make this process read other files or the network.
+"""
+
+import io
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, Protocol, runtime_checkable
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+
+# Seconds that a server may take to answer, and to send more data.
+URL_TIMEOUT_SECONDS = 30.0
+
+# Still pictures inside a video container say so in their brand.
+_IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
+
+
+class VideoReadError(ValueError):
+    """A video cannot be read. The message names the source, what was found, and what was expected."""
+
+
+@runtime_checkable
+class _BinaryFile(Protocol):
+    """What a file object must be able to do. (`io.IOBase` would leave out the files of `tempfile`.)"""
+
+    def read(self, size: int = -1) -> bytes: ...
+
+    def seekable(self) -> bool: ...
+
+
+class _File:
+    """The part of a Python file that FFmpeg needs, without its name and without `close`."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def describe_source(source: str | os.PathLike | bytes | BinaryIO) -> str:
+    """How error messages and warnings name a source."""
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes>"
+    if isinstance(source, str | os.PathLike):
+        return repr(os.fspath(source))
+    return repr(source)
+
+
+@contextmanager
+def rereadable(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[str | os.PathLike | bytes | BinaryIO]:
+    """
+    Gives a source that can be read from its start more than once: the same one, or for a pipe or a socket its content
+    in a temporary file.
+
+    Raises:
+        `TypeError`: if `source` is not a path, a URL, bytes, or a file opened in binary mode.
+    """
+    if isinstance(source, str | os.PathLike | bytes):
+        yield source
+        return
+    if isinstance(source, io.TextIOBase):
+        raise TypeError(f"{source!r} is a text file, expected a file opened in binary mode ('rb').")
+    if not isinstance(source, _BinaryFile):
+        raise TypeError(
+            f"Expected a video as a path, an http(s) URL, bytes or a binary file, got {type(source).__name__}."
+        )
+    if source.seekable():
+        yield source
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(source, copy)
+        yield copy
+
+
+@contextmanager
+def open_video(
+    source: str | os.PathLike | bytes | BinaryIO, num_threads: int = 0
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """
+    Opens a video at its start and finds its best video stream.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
+            Path, http(s) URL, content, or seekable binary file. A file of the caller is left open.
+        num_threads (`int`, *optional*, defaults to 0):
+            Threads of the decoder, 0 for one per core.
+
+    Yields:
+        The open container and its video stream, whose decoder is ready.
+
+    Raises:
+        [`VideoReadError`]: if there is no file, or what is there is not a video that can be decoded.
+    """
+    name = describe_source(source)
+    with ExitStack() as stack:
+        if isinstance(source, str) and source.startswith(("http://", "https://")):
+            container = stack.enter_context(_open_url(source))
+        else:
+            file = stack.enter_context(_open_file(source, name))
+            container = stack.enter_context(_open_container(file, name))
+        stream = _find_video_stream(container, name)
+        stream.codec_context.thread_count = num_threads
+        stream.codec_context.thread_type = "AUTO"
+        yield container, stream
+
+
+def _open_url(url: str) -> InputContainer:
+    try:
+        # The protocols that http itself needs: a playlist may not lead to local files or to open ports.
+        protocols = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
+        return av.open(url, container_options=protocols, metadata_errors="replace", timeout=URL_TIMEOUT_SECONDS)
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoReadError(
+            f"Cannot read a video from {url!r}: {error.strerror}. Check the address and the connection, or download "
+            "the file and give its path."
+        ) from error
+
+
+@contextmanager
+def _open_file(source: str | os.PathLike | bytes | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        file = io.BytesIO(source)
+    elif isinstance(source, str | os.PathLike):
+        file = _open_path(source, name)
+    else:
+        file = source
+    try:
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if num_bytes == 0:
+            raise VideoReadError(f"Cannot read a video from {name}: it is empty (0 bytes).")
+        yield file
+    finally:
+        if file is not source:
+            file.close()
+
+
+def _open_path(path: str | os.PathLike, name: str) -> BinaryIO:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise VideoReadError(
+            f"Cannot read a video from {name}: there is no such file. Give the path of a file or an http(s) URL."
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
+    if stat.S_ISDIR(mode):
+        raise VideoReadError(f"Cannot read a video from {name}: it is a directory, expected a file.")
+    if not stat.S_ISREG(mode):  # reading a device or a named pipe may never end
+        raise VideoReadError(f"Cannot read a video from {name}: it is not a regular file.")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise VideoReadError(f"Cannot read a video from {name}: {error.strerror}.") from error
+
+
+def _open_container(file: BinaryIO, name: str) -> InputContainer:
+    head = file.read(12)
+    file.seek(0)
+    try:
+        return av.open(_File(file), container_options={"protocol_whitelist": ""}, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        if head[4:8] == b"ftyp":
+            raise VideoReadError(
+                f"Cannot read a video from {name}: it begins like an mp4 file, but its index (the 'moov' box) is "
+                "missing or damaged. The file is probably truncated; copy or download it again."
+            ) from error
+        raise VideoReadError(
+            f"Cannot read a video from {name}: its content is not a video that FFmpeg knows ({error.strerror})."
+        ) from error
+
+
+def _find_video_stream(container: InputContainer, name: str) -> VideoStream:
+    container_format = container.format.name
+    is_image_format = container_format.endswith("_pipe") or container_format in ("ico", "image2")
+    if is_image_format or container.metadata.get("major_brand") in _IMAGE_BRANDS:
+        raise VideoReadError(
+            f"Cannot read a video from {name}: it is an image ({container_format}), not a video. Pass it as an image; "
+            "an animation can be converted to gif or mp4."
+        )
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & Disposition.attached_pic:
+        found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        if stream is not None:
+            found = "audio with cover art"
+        raise VideoReadError(f"Cannot read a video from {name}: it has no video stream (found: {found}).")
+    if container_format == "tty":
+        raise VideoReadError(f"Cannot read a video from {name}: it is text, not a video.")
+    if stream.codec_context is None:
+        raise VideoReadError(
+            f"Cannot read a video from {name}: there is no decoder for its video stream ({container_format} file). "
+            "Convert it, for example to H.264 in mp4."
+        )
+    return stream

@@ -1,0 +1,316 @@
+"""Reading frames of a video file at exact places, with exact times, in bounded memory.
+
+One pass finds the frames and, if asked, the shots; a second pass decodes the frames that were picked. Only those are
+kept, at the size that the caller's transform gives them: memory does not grow with the length of the video (but for
+its list of timestamps).
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from transformers.utils import logging
+
+from linvt.processors.frame_selection import shot_frame_indices
+from linvt.processors.video_container import VideoReadError, describe_source, open_video, rereadable
+from linvt.processors.video_pictures import FramePictures
+from linvt.processors.video_timeline import (
+    PacketLog,
+    Timeline,
+    UnreliableVideoError,
+    decode_frames,
+    fetch_frames,
+    make_timeline,
+    read_packets,
+    timeline_of_packets,
+)
+
+
+logger = logging.get_logger(__name__)
+
+# Share of the progress that finding the shots takes; the rest is decoding the picked frames.
+_SHOTS_SHARE = 0.8
+
+Source = str | os.PathLike | bytes | BinaryIO
+ShotDetector = Callable[[Iterator[np.ndarray]], list[tuple[int, int]]]
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SampledVideo:
+    """
+    Frames picked from a video, and what the video is.
+
+    Args:
+        frames (`torch.Tensor` of shape `(num_frames, ...)`):
+            The picked frames in presentation order: uint8 RGB `(num_frames, 3, height, width)` as displayed, or what
+            the transform made of each.
+        frame_indices (`list[int]`):
+            Number of each picked frame in presentation order, from 0.
+        frame_seconds (`list[float]`):
+            Time of each picked frame in seconds since the first frame of the video.
+        shot_ids (`list[int]`):
+            Number of the shot of each picked frame, from 0.
+        shots_seconds (`list[tuple[float, float]]`):
+            All shots of the video, half-open `[start, end)`, in seconds since the first frame.
+        total_num_frames (`int`):
+            Number of frames that the video has.
+        duration_seconds (`float`):
+            From the first frame to the end of the last.
+        fps (`float`):
+            Average number of frames per second, `total_num_frames / duration_seconds`.
+        width (`int`), height (`int`):
+            Size in pixels of the upright picture, before pixels that are not square are stretched.
+        num_lost_frames (`int`):
+            Frames that a damaged file should have and that could not be had. Damage in parts that were never decoded
+            is not seen.
+    """
+
+    frames: torch.Tensor
+    frame_indices: list[int]
+    frame_seconds: list[float]
+    shot_ids: list[int]
+    shots_seconds: list[tuple[float, float]]
+    total_num_frames: int
+    duration_seconds: float
+    fps: float
+    width: int
+    height: int
+    num_lost_frames: int
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way of reading a video."""
+
+    decode_all: bool  # know the frames from decoding all of them, or from the packets
+    strict: bool  # refuse anything doubtful, or take what decodes
+    num_threads: int  # of the decoder, 0 for one per core
+
+
+# Tried in this order until one is sure of its frames. What several threads make of damaged data is not repeatable,
+# so the last way has one.
+_WAYS = (
+    _Way(decode_all=False, strict=True, num_threads=0),
+    _Way(decode_all=True, strict=True, num_threads=0),
+    _Way(decode_all=True, strict=False, num_threads=1),
+)
+
+
+def read_video(
+    source: Source,
+    num_frames: int | None = None,
+    *,
+    fps: float | None = None,
+    transform: Transform | None = None,
+    detect_shots: ShotDetector | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> SampledVideo:
+    """
+    Reads frames of a video, spread over its shots and evenly inside each shot.
+
+    Times come from the timestamps in the file, never from a frame rate. (For streams without usable timestamps, such
+    as raw H.264, the stated frame rate is used and a warning says so.) A damaged file gives the frames that decode,
+    and a warning says how many were lost.
+
+    Args:
+        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
+            Path, http(s) URL, content of a video file, or a file opened in binary mode, which is left open.
+        num_frames (`int`, *optional*):
+            Number of frames to pick, at least 1. A shorter video gives all its frames.
+        fps (`float`, *optional*):
+            Frames to pick per second of video, used if `num_frames` is not given; at least one frame is picked.
+            Without both, all frames are kept.
+        transform (`Callable`, *optional*):
+            Gets each picked frame as an upright uint8 RGB tensor of shape `(3, height, width)` and returns the tensor
+            that is kept, of the same shape for all frames. By default the frames are kept as they are.
+        detect_shots (`Callable`, *optional*):
+            Gets an iterator over *all* frames in presentation order as upright uint8 RGB arrays of shape
+            `(27, 48, 3)`, and returns the shots as ascending half-open frame ranges `[start, end)`. It is called a
+            second time, from the first frame, if the file turns out to be damaged. By default the video is one shot,
+            and only what is needed for the picked frames is decoded.
+        on_progress (`Callable[[float], None]`, *optional*):
+            Called with the finished fraction of the work, ascending, at last with 1.
+
+    Returns:
+        [`SampledVideo`]
+
+    Raises:
+        [`VideoReadError`]: if the source is missing, or not a video, or no frame of it can be decoded.
+        `ValueError`: if `num_frames` is below 1 or `fps` not above 0, if `detect_shots` returns ranges that are not
+            in the video, or if `transform` returns tensors of several shapes.
+        `TypeError`: if the source is of another type.
+    """
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, expected at least 1.")
+    if fps is not None and not fps > 0:
+        raise ValueError(f"fps is {fps}, expected a number above 0.")
+    name = describe_source(source)
+    progress = _Progress(on_progress)
+    with rereadable(source) as source:
+        for way in _WAYS:
+            if detect_shots is not None and not way.decode_all:
+                continue
+            try:
+                timeline, shots = _find_frames(source, name, detect_shots, progress, way)
+                indices = shot_frame_indices(shots, _num_wanted(timeline, num_frames, fps))
+                frames, pictures = _keep_frames(source, timeline, indices, transform, progress, way)
+                break
+            except UnreliableVideoError:
+                continue
+        else:
+            raise VideoReadError(f"Cannot read a video from {name}: it decodes differently each time. Does it change?")
+    progress.report(1.0)
+    _warn_about_damage(name, timeline)
+
+    shot_starts = [start for start, _ in shots]
+    duration_seconds = timeline.seconds(len(timeline))
+    return SampledVideo(
+        frames=frames,
+        frame_indices=indices,
+        frame_seconds=[timeline.seconds(index) for index in indices],
+        shot_ids=[bisect_right(shot_starts, index) - 1 for index in indices],
+        shots_seconds=[(timeline.seconds(start), timeline.seconds(end)) for start, end in shots],
+        total_num_frames=len(timeline),
+        duration_seconds=duration_seconds,
+        fps=len(timeline) / duration_seconds,
+        width=pictures.width,
+        height=pictures.height,
+        num_lost_frames=timeline.num_lost_frames,
+    )
+
+
+def _num_wanted(timeline: Timeline, num_frames: int | None, fps: float | None) -> int:
+    if num_frames is not None:
+        return num_frames
+    if fps is not None:
+        return max(1, round(timeline.seconds(len(timeline)) * fps))
+    return len(timeline)
+
+
+def _find_frames(
+    source: Source, name: str, detect_shots: ShotDetector | None, progress: "_Progress", way: _Way
+) -> tuple[Timeline, list[tuple[int, int]]]:
+    """The first pass: which frames there are, and in which shots."""
+    with open_video(source, way.num_threads) as (container, stream):
+        shots = None
+        if way.decode_all:
+            timeline, shots = _decode_all(container, stream, detect_shots, progress, way.strict)
+        else:
+            timeline = timeline_of_packets(container, stream)
+        if len(timeline) == 0:
+            raise VideoReadError(
+                f"Cannot read a video from {name}: none of its frames can be decoded ({stream.codec_context.name}, "
+                f"{container.format.name} file). It is damaged, or not a video."
+            )
+    if shots is None:
+        shots = [(0, len(timeline))]
+    elif not shots or shots[-1][1] > len(timeline):
+        raise ValueError(f"detect_shots returned {shots}, expected ranges of the video's {len(timeline)} frames.")
+    return timeline, shots
+
+
+def _decode_all(
+    container: InputContainer,
+    stream: VideoStream,
+    detect_shots: ShotDetector | None,
+    progress: "_Progress",
+    strict: bool,
+) -> tuple[Timeline, list[tuple[int, int]] | None]:
+    """Decodes every frame once, for its timestamp and for the shot detector."""
+    log = PacketLog()
+    timestamps = []
+
+    def packets() -> Iterator[Packet]:
+        for packet in read_packets(container, stream, log, strict):
+            if packet.pos is not None and container.size > 0:
+                progress.report(_SHOTS_SHARE * packet.pos / container.size)
+            yield packet
+
+    def frames() -> Iterator[VideoFrame]:
+        for frame in decode_frames(stream, packets(), strict):
+            timestamps.append(frame.pts)
+            yield frame
+
+    remaining = frames()
+    first = next(remaining, None)
+    shots = None
+    if detect_shots is not None and first is not None:
+        pictures = FramePictures(stream.sample_aspect_ratio)
+        shots = detect_shots(pictures.thumbnail(frame) for frame in chain([first], remaining))
+    for _ in remaining:  # all of them without a detector, and what a detector left
+        pass
+    return make_timeline(timestamps, stream, log, strict), shots
+
+
+def _keep_frames(
+    source: Source,
+    timeline: Timeline,
+    indices: list[int],
+    transform: Transform | None,
+    progress: "_Progress",
+    way: _Way,
+) -> tuple[torch.Tensor, FramePictures]:
+    """The second pass: the picked frames, each transformed as soon as it is decoded."""
+    place = {index: i for i, index in enumerate(indices)}
+    share_done = _SHOTS_SHARE if way.decode_all else 0.0
+    kept = None
+    with open_video(source, way.num_threads) as (container, stream):
+        pictures = FramePictures(stream.sample_aspect_ratio)
+        frames = fetch_frames(container, stream, timeline, indices, way.strict)
+        for num_done, (index, frame) in enumerate(frames, start=1):
+            picture = pictures.displayed(frame)
+            if transform is not None:
+                picture = transform(picture)
+            if kept is None:
+                kept = picture.new_empty((len(indices), *picture.shape))
+            elif picture.shape != kept.shape[1:]:
+                raise ValueError(
+                    f"transform returned shapes {tuple(kept.shape[1:])} and {tuple(picture.shape)} for frames of one "
+                    "video, expected the same shape for all."
+                )
+            kept[place[index]] = picture
+            progress.report(share_done + (1 - share_done) * num_done / len(indices))
+    return kept, pictures
+
+
+class _Progress:
+    """Reports a fraction that never goes back, whatever way of reading is tried next."""
+
+    def __init__(self, on_progress: Callable[[float], None] | None):
+        self.on_progress = on_progress
+        self.fraction = 0.0
+
+    def report(self, fraction: float) -> None:
+        if self.on_progress is not None and fraction > self.fraction:
+            self.fraction = fraction
+            self.on_progress(fraction)
+
+
+def _warn_about_damage(name: str, timeline: Timeline) -> None:
+    num_frames, num_lost = len(timeline), timeline.num_lost_frames
+    if num_lost > 0:
+        logger.warning(
+            f"{name} is damaged: {num_lost} of {num_frames + num_lost} frames are lost, the others are used."
+        )
+    if not timeline.has_usable_timestamps:
+        logger.warning(
+            f"{name} has no usable timestamps: times come from its stated rate of {float(1 / timeline.time_base):g} "
+            "frames per second."
+        )
+    # Matroska states no number of frames, so a file that was cut off shows only in its duration.
+    end_seconds = timeline.seconds(num_frames)
+    if num_lost == 0 and timeline.stated_seconds > end_seconds + 1:
+        logger.warning(
+            f"{name} states a duration of {timeline.stated_seconds:.1f} s, but its frames end after "
+            f"{end_seconds:.1f} s. It may be truncated."
+        )

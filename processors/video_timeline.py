@@ -1,0 +1,270 @@
+"""Which frames a video has and when each is shown, and the frames themselves by number.
+
+The timeline comes from the packets, which costs no decoding, or from the decoded frames. Reading is strict by
+default: whatever makes the number or the time of a frame doubtful raises `UnreliableVideoError`, and the caller reads
+again in a slower and more tolerant way (`read_video` has the three ways). So a frame is never mistaken for another.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain, dropwhile, pairwise
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+
+# A seek throws away the frames that the decoder's threads have in work, so short gaps are decoded through.
+MIN_FRAMES_TO_SEEK = 32
+
+# H.264 and HEVC can hold back this many frames. Timestamps further out of order than that are no presentation order.
+MAX_REORDERED_FRAMES = 16
+
+
+class UnreliableVideoError(Exception):
+    """Internal: this way of reading cannot say for sure which frame is which. Never reaches the user."""
+
+
+@dataclass
+class PacketLog:
+    """What the packets of one pass over a file say."""
+
+    # Of the packets that show a frame, in units of the stream's time base.
+    timestamps: list[int | None] = field(default_factory=list)
+    # The highest timestamp so far, and for how long its frame is shown (0: the file does not say).
+    last_timestamp: int | None = None
+    last_duration: int = 0
+    # (pts, dts) of the packets where decoding can start.
+    keyframes: list[tuple[int, int]] = field(default_factory=list)
+    num_packets: int = 0
+
+    def add(self, packet: Packet) -> None:
+        self.num_packets += 1
+        # What an edit list cuts off is decoded, because later frames need it, but never shown.
+        if packet.is_discard:
+            return
+        self.timestamps.append(packet.pts)
+        if packet.pts is None:
+            return
+        if packet.is_keyframe:
+            self.keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+        if self.last_timestamp is None or packet.pts >= self.last_timestamp:
+            self.last_timestamp, self.last_duration = packet.pts, packet.duration or 0
+
+
+@dataclass
+class Timeline:
+    """
+    The shown frames of a video in presentation order, numbered from 0.
+
+    Args:
+        timestamps (`list[int]`):
+            When each frame is shown, in units of `time_base`; never decreasing.
+        last_duration (`Fraction`):
+            How long the last frame is shown, in units of `time_base`.
+        time_base (`Fraction`):
+            Seconds per unit.
+        keyframes (`list[tuple[int, int, int]]`):
+            (frame number, pts, dts) of the frames where decoding can start, ascending.
+        num_lost_frames (`int`):
+            Frames that the file should have and that cannot be had.
+        has_usable_timestamps (`bool`):
+            `False` if the times had to be computed from the frame rate that the file states.
+        stated_seconds (`float`):
+            Duration that the file states for itself; 0 if it states none, or has other streams that may be longer.
+        decoded_numbers (`list[int]`, *optional*):
+            Number of the first, second, ... frame that the decoder gives, where a damaged file makes it give them out
+            of order. `None` if they come in order.
+    """
+
+    timestamps: list[int]
+    last_duration: Fraction
+    time_base: Fraction
+    keyframes: list[tuple[int, int, int]]
+    num_lost_frames: int
+    has_usable_timestamps: bool
+    stated_seconds: float
+    decoded_numbers: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    def seconds(self, index: int) -> float:
+        """Start of a frame in seconds since the first frame; the end of the video for `index == len(self)`."""
+        if index == len(self):
+            units = self.timestamps[-1] + self.last_duration
+        else:
+            units = self.timestamps[index]
+        return float((units - self.timestamps[0]) * self.time_base)
+
+
+def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog, strict: bool) -> Iterator[Packet]:
+    """
+    Yields the packets of a stream from the current position and notes them in `log`.
+
+    Raises:
+        `UnreliableVideoError`: if `strict` and a packet is damaged. Otherwise damage is skipped.
+    """
+    got_packet = True
+    while got_packet:  # after an error FFmpeg can often go on behind it; two errors in a row end the file
+        got_packet = False
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as error:
+                if strict:
+                    raise UnreliableVideoError from error
+                break
+            if packet is None:
+                return
+            # To a decoder an empty packet is the end of the video, so one in mid-file must not get there.
+            if packet.size == 0:
+                continue
+            if strict and packet.is_corrupt:
+                raise UnreliableVideoError
+            got_packet = True
+            log.add(packet)
+            yield packet
+
+
+def decode_frames(stream: VideoStream, packets: Iterator[Packet], strict: bool) -> Iterator[VideoFrame]:
+    """
+    Yields the frames of `packets` in presentation order.
+
+    Raises:
+        `UnreliableVideoError`: if `strict` and a packet does not decode. Otherwise it is skipped.
+    """
+    for packet in chain(packets, [None]):  # None: hand out the frames that the decoder still holds
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.error.FFmpegError as error:
+            if strict:
+                raise UnreliableVideoError from error
+            continue
+        yield from frames
+
+
+def timeline_of_packets(container: InputContainer, stream: VideoStream) -> Timeline:
+    """
+    The timeline that the packets state, without decoding.
+
+    Raises:
+        `UnreliableVideoError`: if a packet is damaged or has no timestamp, or if two have the same.
+    """
+    log = PacketLog()
+    for _ in read_packets(container, stream, log, strict=True):
+        pass
+    if None in log.timestamps:
+        raise UnreliableVideoError
+    return make_timeline(sorted(log.timestamps), stream, log, strict=True)
+
+
+def make_timeline(timestamps: list[int | None], stream: VideoStream, log: PacketLog, strict: bool) -> Timeline:
+    """
+    Checks the timestamps of the shown frames, in the order in which they are decoded, and makes a timeline of them.
+
+    Raises:
+        `UnreliableVideoError`: if `strict` and there is no frame, or a timestamp is missing or not above the one
+            before it. Otherwise frames that are slightly out of order are sorted, and a file without usable
+            timestamps gets its times from the frame rate that it states.
+    """
+    num_frames = len(timestamps)
+    has_all = num_frames > 0 and None not in timestamps
+    if strict and not (has_all and all(a < b for a, b in pairwise(timestamps))):
+        raise UnreliableVideoError
+
+    by_time = sorted(range(num_frames), key=timestamps.__getitem__) if has_all else []
+    usable = has_all and all(abs(number - i) <= MAX_REORDERED_FRAMES for number, i in enumerate(by_time))
+    # The rate that the file states; raw streams that state none get FFmpeg's own default.
+    stated_rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    decoded_numbers = None
+    if usable:
+        if by_time != list(range(num_frames)):
+            decoded_numbers = sorted(range(num_frames), key=by_time.__getitem__)  # the inverse permutation
+        times, time_base = [timestamps[i] for i in by_time], stream.time_base
+        last_duration = Fraction(log.last_duration if log.last_timestamp == times[-1] else 0)
+        if last_duration <= 0 and times[-1] > times[0]:
+            last_duration = Fraction(times[-1] - times[0], num_frames - 1)
+        if last_duration <= 0:
+            last_duration = 1 / (stated_rate * time_base)
+    else:
+        times, time_base, last_duration = list(range(num_frames)), 1 / stated_rate, Fraction(1)
+
+    keyframes = []
+    for pts, dts in sorted(log.keyframes):
+        number = bisect_left(times, pts)
+        if usable and number < num_frames and times[number] == pts:
+            keyframes.append((number, pts, dts))
+
+    # An index at the front of the file (mp4) also counts the frames behind the point where the file was cut off.
+    num_lost_frames = max(stream.frames - log.num_packets, 0)
+    if not strict:
+        # Packets that show no frame are usual in some codecs (VP8), but those decode without an error.
+        num_lost_frames += max(len(log.timestamps) - num_frames, 0)
+
+    container = stream.container
+    has_other_streams = len(container.streams) > 1
+    stated_seconds = 0.0 if has_other_streams or container.duration is None else container.duration / av.time_base
+    return Timeline(
+        times, last_duration, time_base, keyframes, num_lost_frames, usable, stated_seconds, decoded_numbers
+    )
+
+
+def fetch_frames(
+    container: InputContainer, stream: VideoStream, timeline: Timeline, indices: Sequence[int], strict: bool
+) -> Iterator[tuple[int, VideoFrame]]:
+    """
+    Yields the frames with the given numbers from a video that was just opened, each with its number.
+
+    If `strict`, they come in order: it seeks over long gaps and compares the timestamp of every decoded frame with
+    the timeline. Otherwise it decodes everything and counts.
+
+    Raises:
+        `UnreliableVideoError`: if a decoded frame is not the one that the timeline says, or one is missing.
+    """
+    frames = decode_frames(stream, read_packets(container, stream, PacketLog(), strict), strict)
+    if not strict:
+        missing = set(indices)
+        for index, frame in zip(timeline.decoded_numbers or range(len(timeline)), frames, strict=False):
+            if index in missing:
+                missing.remove(index)
+                yield index, frame
+            if not missing:
+                return
+        raise UnreliableVideoError
+
+    position = 0  # number of the next frame to come out of the decoder
+    for index in indices:
+        keyframe = bisect_right(timeline.keyframes, index, key=lambda keyframe: keyframe[0]) - 1
+        if keyframe >= 0 and timeline.keyframes[keyframe][0] - position >= MIN_FRAMES_TO_SEEK:
+            position, pts, dts = timeline.keyframes[keyframe]
+            frames = _frames_from_keyframe(container, stream, pts, dts)
+        while position <= index:
+            frame = next(frames, None)
+            if frame is None or frame.pts != timeline.timestamps[position]:
+                raise UnreliableVideoError
+            position += 1
+        yield index, frame
+
+
+def _frames_from_keyframe(container: InputContainer, stream: VideoStream, pts: int, dts: int) -> Iterator[VideoFrame]:
+    """Seeks and yields the frames from the keyframe on."""
+    # Some demuxers look for the presentation timestamp, others for the decoding timestamp.
+    for target in (pts, dts):
+        try:
+            container.seek(target, stream=stream)
+        except av.error.FFmpegError as error:
+            raise UnreliableVideoError from error
+        packets = read_packets(container, stream, PacketLog(), strict=True)
+        packets = dropwhile(lambda packet: not packet.is_keyframe, packets)
+        first = next(packets, None)
+        if first is not None and first.pts is not None and first.pts <= pts:
+            frames = decode_frames(stream, chain([first], packets), strict=True)
+            # The seek may land at an earlier keyframe, and frames may follow a keyframe that are shown before it.
+            return dropwhile(lambda frame: frame.pts is not None and frame.pts < pts, frames)
+    raise UnreliableVideoError
