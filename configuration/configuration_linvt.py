@@ -201,9 +201,9 @@ class LinVTConfig(PreTrainedConfig):
         embedding_size = self.get_text_config().hidden_size
         if self.video_tokenizer_config.embedding_size not in (None, embedding_size):
             raise ValueError(
-                f"This video tokenizer is made for embeddings of {self.video_tokenizer_config.embedding_size} channels, "
-                f"but those of the image-LLM ({self.image_llm_config.model_type}) have {embedding_size}; leave "
-                "embedding_size out, or use the image-LLM that it was trained with."
+                f"This video tokenizer is made for embeddings of {self.video_tokenizer_config.embedding_size} "
+                f"channels, but those of the image-LLM ({self.image_llm_config.model_type}) have {embedding_size}; "
+                "leave embedding_size out, or use the image-LLM that it was trained with."
             )
         self.video_tokenizer_config.embedding_size = embedding_size
 
@@ -222,8 +222,8 @@ def _image_llm_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfi
         return config
     if config is None:
         raise ValueError(
-            "LinVTConfig needs image_llm_config, the configuration of the image-LLM to wrap; to wrap a trained one use "
-            "LinVTForConditionalGeneration.from_image_llm(id)."
+            "LinVTConfig needs image_llm_config, the configuration of the image-LLM to wrap; to wrap a trained one "
+            "use LinVTForConditionalGeneration.from_image_llm(id)."
         )
     fields = dict(config)
     model_type = fields.pop("model_type", None)

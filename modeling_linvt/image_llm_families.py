@@ -9,7 +9,7 @@ import inspect
 import math
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 
 class ImageLLMFamily:
@@ -124,48 +124,14 @@ FAMILIES: dict[str, type[ImageLLMFamily]] = {
     "qwen2_vl": Qwen2VLFamily,
 }
 
-_CROSS_ATTENTION = "its language model reads images through cross-attention, so there is no place for video tokens"
-_REFUSED: dict[str, str] = {
-    "idefics": _CROSS_ATTENTION,
-    "mllama": _CROSS_ATTENTION,
-    "linvt": "it is a LinVT model already; load it with LinVTForConditionalGeneration.from_pretrained",
-}
-
 
 def image_llm_family(image_llm: PreTrainedModel) -> ImageLLMFamily:
     """The family of an image-LLM, chosen by `model_type`; the default one if it has none of its own."""
     return FAMILIES.get(image_llm.config.model_type, ImageLLMFamily)(image_llm)
 
 
-def check_image_llm_config(config: PreTrainedConfig) -> None:
-    """Raises a `ValueError` with the reason if an image-LLM of this configuration can never work with LinVT."""
-    reason = _REFUSED.get(config.model_type)
-    if reason is None and config.is_encoder_decoder:
-        reason = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
-    if reason is not None:
-        raise _refusal(config.model_type, reason)
-
-
-def check_image_llm(image_llm: PreTrainedModel) -> None:
-    """Raises a `ValueError` with the reason if this model lacks what LinVT needs of an image-LLM."""
-    check_image_llm_config(image_llm.config)
-    if not callable(getattr(image_llm, "get_image_features", None)):
-        raise _refusal(image_llm.config.model_type, f"{type(image_llm).__name__} has no get_image_features")
-    if not image_llm.can_generate():
-        raise _refusal(image_llm.config.model_type, f"{type(image_llm).__name__} cannot generate text")
-    if getattr(image_llm.config, "image_token_id", None) is None:
-        raise _refusal(image_llm.config.model_type, "its configuration names no image_token_id to put tokens in for")
-
-
-def _refusal(model_type: str, reason: str) -> ValueError:
-    return ValueError(
-        f"LinVT cannot wrap {model_type!r}: {reason}. Tested: {', '.join(sorted(FAMILIES))}; others work if they "
-        "have get_image_features and an image_token_id."
-    )
-
-
 def _stack(features: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
 
 
-__all__ = ["FAMILIES", "ImageLLMFamily", "check_image_llm", "check_image_llm_config", "image_llm_family"]
+__all__ = ["FAMILIES", "ImageLLMFamily", "image_llm_family"]

@@ -5,21 +5,25 @@ their tokens into a few video tokens, and the image-LLM reads those as `inputs_e
 """
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    AutoConfig,
     AutoModelForImageTextToText,
     Cache,
+    GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
-from linvt.image_llm_families import check_image_llm, check_image_llm_config, image_llm_family
+from linvt.image_llm_families import image_llm_family
+from linvt.image_llm_loading import HUB_ARGUMENTS, check_image_llm, check_image_llm_config, load_image_llm
 from linvt.modeling_linvt_video import LinVTVideoModel
 
 
@@ -91,14 +95,11 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: LinVTConfig, image_llm: PreTrainedModel | None = None):
         super().__init__(config)
         check_image_llm_config(config.image_llm_config)
-        if image_llm is None:
-            image_llm = AutoModelForImageTextToText.from_config(config.image_llm_config)
-        else:
-            for module in image_llm.modules():
-                module._is_hf_initialized = True  # trained weights; post_init fills only the video tokenizer
-        self.image_llm = image_llm
-        self.video_tokenizer = LinVTVideoModel._from_config(config.video_tokenizer_config)
-        self.post_init()
+        self.image_llm = image_llm or AutoModelForImageTextToText.from_config(config.image_llm_config)
+        self.video_tokenizer = LinVTVideoModel(config.video_tokenizer_config)
+        # Both parts have initialised themselves; a trained image-LLM must not be touched again.
+        with init.no_init_weights() if image_llm is not None else nullcontext():
+            self.post_init()
 
     @classmethod
     def from_image_llm(
@@ -125,7 +126,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     f"{', '.join(kwargs)} can only be given with the id of an image-LLM, not with a model."
                 )
         else:
-            image_llm = _load_image_llm(image_llm, **kwargs)
+            image_llm = load_image_llm(image_llm, **kwargs)
         check_image_llm(image_llm)
         config = LinVTConfig(image_llm_config=image_llm.config, video_tokenizer_config=video_tokenizer_config)
         config.video_tokenizer_config._attn_implementation = image_llm.config._attn_implementation
@@ -140,8 +141,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | None = None, **kwargs):
         """Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`."""
         if config is None:
-            names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-            hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
+            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
             if fields.get("model_type") != LinVTConfig.model_type:
                 raise ValueError(
@@ -239,7 +239,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_milliseconds: torch.Tensor | None = None,
+        video_milliseconds: torch.LongTensor | None = None,
         video_shot_ids: torch.LongTensor | None = None,
         instruction_turns: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
@@ -251,98 +251,79 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): The prompt, with the tokens of the image-LLM's
                 image placeholder where a video stands.
-            pixel_values_videos, video_milliseconds, video_shot_ids: See [`~LinVTForConditionalGeneration.get_video_features`];
-                the videos of all prompts in their order.
+            pixel_values_videos, video_milliseconds, video_shot_ids: The videos of all prompts in their order; see
+                [`~LinVTForConditionalGeneration.get_video_features`].
             instruction_turns (`torch.LongTensor` of shape `(batch, length)`): `i > 0` on the instruction and on the
                 videos of the i-th user turn that holds a video, 0 elsewhere. TTA reads no other text (Sec. 3.2.2).
-            mm_token_type_ids (`torch.IntTensor` of shape `(batch, length)`): 2 on video tokens, 1 on images, 0 on text.
+            mm_token_type_ids (`torch.IntTensor` of shape `(batch, length)`): 2 on video tokens, 1 on images, else 0.
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
             kwargs: All other inputs of the image-LLM, such as `pixel_values` or `past_key_values`.
         """
-        if pixel_values_videos is None:
-            if mm_token_type_ids is not None:
-                kwargs["mm_token_type_ids"] = mm_token_type_ids
-            features = LinVTVideoFeatures(None)
-            outputs = self.image_llm(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
-        else:
-            llm_inputs, features = self._llm_inputs(
-                input_ids,
-                attention_mask,
-                pixel_values_videos,
-                video_milliseconds,
-                video_shot_ids,
-                instruction_turns,
-                mm_token_type_ids,
-                output_token_weights,
-                kwargs,
-            )
-            outputs = self.image_llm(labels=labels, **llm_inputs)
+        inputs, features = self.get_llm_inputs(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values_videos=pixel_values_videos,
+            video_milliseconds=video_milliseconds,
+            video_shot_ids=video_shot_ids,
+            instruction_turns=instruction_turns,
+            mm_token_type_ids=mm_token_type_ids,
+            output_token_weights=output_token_weights,
+            **kwargs,
+        )
+        outputs = self.image_llm(labels=labels, **inputs)
         return LinVTCausalLMOutputWithPast(
             loss=outputs.loss,
             logits=outputs.logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            video_tokens=features.pooler_output,
-            video_token_weights=features.token_weights,
+            video_tokens=None if features is None else features.pooler_output,
+            video_token_weights=None if features is None else features.token_weights,
         )
 
     @torch.no_grad()
     def generate(
         self,
         inputs: torch.LongTensor | None = None,
-        generation_config=None,
-        *,
+        generation_config: GenerationConfig | None = None,
         input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        video_milliseconds: torch.Tensor | None = None,
-        video_shot_ids: torch.LongTensor | None = None,
-        instruction_turns: torch.LongTensor | None = None,
-        mm_token_type_ids: torch.IntTensor | None = None,
         **kwargs,
     ):
         """
-        The image-LLM's own `generate`, with all its decoding modes and arguments. Returns the prompt and the answer,
-        as it does.
+        The image-LLM's own `generate`, with all its decoding modes and arguments; it also takes the inputs of
+        [`~LinVTForConditionalGeneration.forward`]. Returns the prompt and the answer, as it does.
         """
-        self.image_llm.generation_config = self.generation_config  # one set of defaults, this model's
         prompt = input_ids if inputs is None else inputs
-        if pixel_values_videos is None:
-            given = {"attention_mask": attention_mask, "mm_token_type_ids": mm_token_type_ids}
-            kwargs |= {name: value for name, value in given.items() if value is not None}
-            return self.image_llm.generate(prompt, generation_config=generation_config, **kwargs)
-        llm_inputs, _ = self._llm_inputs(
-            prompt,
-            attention_mask,
-            pixel_values_videos,
-            video_milliseconds,
-            video_shot_ids,
-            instruction_turns,
-            mm_token_type_ids,
-            False,
-            kwargs,
-        )
-        # `input_ids` beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
+        llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
+        # `input_ids` stay beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
+        llm_inputs.pop("input_ids", None)
+        self.image_llm.generation_config = self.generation_config  # one set of defaults, this model's
         return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
         """The image-LLM's own; `generate` is delegated to it."""
         return self.image_llm.prepare_inputs_for_generation(*args, **kwargs)
 
-    def _llm_inputs(
+    def get_llm_inputs(
         self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None,
-        pixel_values_videos: torch.Tensor,
-        video_milliseconds: torch.Tensor | None,
-        video_shot_ids: torch.LongTensor | None,
-        instruction_turns: torch.LongTensor | None,
-        mm_token_type_ids: torch.IntTensor | None,
-        output_token_weights: bool,
-        kwargs: dict,
-    ) -> tuple[dict, LinVTVideoFeatures]:
-        """What the image-LLM needs for a prompt with videos: everything as embeddings, and positions."""
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_milliseconds: torch.LongTensor | None = None,
+        video_shot_ids: torch.LongTensor | None = None,
+        instruction_turns: torch.LongTensor | None = None,
+        mm_token_type_ids: torch.IntTensor | None = None,
+        output_token_weights: bool = False,
+        **kwargs,
+    ) -> tuple[dict, LinVTVideoFeatures | None]:
+        """
+        Inputs of the image-LLM, and what was made of the videos. Without videos the inputs are passed on as they
+        came. With videos, everything in the prompt becomes `inputs_embeds`, with `position_ids` where the image-LLM
+        needs them. For the arguments see [`~LinVTForConditionalGeneration.forward`].
+        """
+        if pixel_values_videos is None:
+            given = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_token_type_ids": mm_token_type_ids}
+            return kwargs | {name: value for name, value in given.items() if value is not None}, None
         self._check_video_inputs(
             input_ids, pixel_values_videos, video_milliseconds, instruction_turns, mm_token_type_ids
         )
@@ -365,16 +346,16 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if len(images) != is_image.sum():
                 raise ValueError(
                     f"The prompt has {int(is_image.sum())} image tokens, but the images give {len(images)}; make the "
-                    "inputs with the processor."
+                    "inputs with LinVTProcessor."
                 )
             embeds = embeds.masked_scatter(is_image[..., None], images)
-        llm_inputs = {"inputs_embeds": embeds, "attention_mask": attention_mask}
+        # The images are in the embeddings now; the image-LLM shall not look for them again.
+        inputs = {name: value for name, value in kwargs.items() if name not in family.image_input_names(kwargs)}
+        inputs |= {"inputs_embeds": embeds, "attention_mask": attention_mask}
         position_ids = family.position_ids(input_ids, attention_mask, is_image, kwargs)
         if position_ids is not None:
-            llm_inputs["position_ids"] = position_ids
-        # The images are in the embeddings now; the image-LLM shall not look for them again.
-        others = {name: value for name, value in kwargs.items() if name not in family.image_input_names(kwargs)}
-        return others | llm_inputs, features
+            inputs["position_ids"] = position_ids
+        return inputs, features
 
     def _instruction_embeds(
         self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor
@@ -410,30 +391,15 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if num_tokens != num_videos * self.config.num_video_tokens:
             raise ValueError(
                 f"The prompt has {num_tokens} video tokens, but {num_videos} videos of {self.config.num_video_tokens} "
-                f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that of "
-                "the model, and is every video in the prompt?"
+                f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that "
+                "of the model, and is every video in the prompt?"
             )
-
-
-def _load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
-    hub_names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-    hub_kwargs = {name: kwargs[name] for name in (*hub_names, "trust_remote_code") if name in kwargs}
-    config = AutoConfig.from_pretrained(name_or_path, **hub_kwargs)
-    check_image_llm_config(config)
-    if type(config) not in AutoModelForImageTextToText._model_mapping and "AutoModelForImageTextToText" not in (
-        getattr(config, "auto_map", None) or {}
-    ):
-        raise ValueError(
-            f"{name_or_path} holds a {config.model_type!r} model, which is not an image-LLM: Transformers has no "
-            "image-text-to-text class for it. Give the id or the folder of an image-LLM, such as LLaVA or Qwen2-VL."
-        )
-    return AutoModelForImageTextToText.from_pretrained(name_or_path, **kwargs)
 
 
 def _pad(texts: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Texts of different length as one tensor and the mask of what is real."""
     lengths = torch.tensor([len(text) for text in texts], device=device)
-    padded = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device)
+    padded = pad_sequence(texts, batch_first=True).to(device)
     return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
 
 

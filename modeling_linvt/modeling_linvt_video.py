@@ -1,8 +1,8 @@
 """The video tokenizer: frame tokens in, a few video tokens out, each of them a weighted average of frame tokens.
 
 Everything here computes *weights*: selection, pooling and attention are matrices whose rows are non-negative and sum
-to 1, and so is their product W. The frame tokens V are touched in one place, the last line: `W @ V`. That is what makes
-the module linear in the sense of the paper (Sec. 3.2), and what keeps the image-LLM on inputs of the kind it knows.
+to 1, and so is their product W. The frame tokens V are touched in one place, the last line of `forward`: `W @ V`. That
+makes the module linear in the sense of the paper (Sec. 3.2) and gives the image-LLM inputs of the kind it knows.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class LinVTVideoOutput(ModelOutput):
     Args:
         video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, embedding_size)`):
             What the LLM sees of each video, scale after scale, in the order of the queries.
-        token_weights (`torch.FloatTensor` of shape `(videos, num_video_tokens, frames * tokens per frame)`, *optional*,
-            returned with `output_token_weights=True`):
-            W: `video_tokens == W @ V` with V the frame tokens. Rows are non-negative and sum to 1.
+        token_weights (`torch.FloatTensor` of shape `(videos, num_video_tokens, frames * tokens per frame)`):
+            W, returned with `output_token_weights=True`: `video_tokens == W @ V` with V the frame tokens. Rows are
+            non-negative and sum to 1.
         token_scores (`torch.FloatTensor` of shape `(videos, frames * tokens per frame)`, *optional*):
             Significance scores of SVR (Sec. 3.2.1); `None` without SVR.
     """

@@ -119,9 +119,9 @@ class LinVTProcessor(ProcessorMixin):
             kwargs: Arguments of the tokenizer, the image processor and the video processor.
 
         Returns:
-            `BatchFeature`: What the image-LLM's processor returns, and with videos `pixel_values_videos`,
-            `video_milliseconds`, `video_shot_ids`, `mm_token_type_ids` (2 on video tokens) and `instruction_turns` (`i` on
-            the i-th user turn that holds a video, 0 elsewhere).
+            `BatchFeature`: What the image-LLM's processor returns. With videos also `pixel_values_videos`,
+            `video_milliseconds`, `video_shot_ids`, `mm_token_type_ids` (2 on video tokens, 1 on images), and
+            `instruction_turns` (`i` on the i-th user turn that holds a video, 0 elsewhere).
         """
         if text is not None and not isinstance(text, list):
             text = [text] if isinstance(text, str) else list(text)
@@ -129,8 +129,8 @@ class LinVTProcessor(ProcessorMixin):
         given = [] if videos is None else flatten_videos(videos)
         if num_videos != len(given):
             raise ValueError(
-                f"The prompts have {num_videos} videos ({self.video_token}), but {len(given)} videos were given; every "
-                "video needs its place in a prompt."
+                f"The prompts have {num_videos} videos ({self.video_token}), but {len(given)} videos were given; "
+                "every video needs its place in a prompt."
             )
         if not given:
             return self._processor(images=images, text=text, **kwargs)
@@ -206,7 +206,7 @@ class LinVTProcessor(ProcessorMixin):
     def _process(
         self, text: list[str], images, videos: list, template: str, kwargs: dict
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
-        """Model inputs of prompts with videos, and per prompt its tokens' places in the text and what was filled in."""
+        """Model inputs of prompts with videos, and per prompt the places of its tokens and what was filled in."""
         text_kwargs, image_kwargs, video_kwargs = self._split_kwargs(kwargs)
         data, image_replacements = {}, []
         if images is not None:
@@ -229,8 +229,8 @@ class LinVTProcessor(ProcessorMixin):
         num_tokens = sum(types.count(VIDEO) for types, _ in marks)
         if num_tokens != len(videos) * self.num_video_tokens:
             raise ValueError(
-                f"{len(videos)} videos need {len(videos) * self.num_video_tokens} video tokens, but {num_tokens} are left "
-                "after truncation; raise max_length or switch truncation off."
+                f"{len(videos)} videos need {len(videos) * self.num_video_tokens} video tokens, but {num_tokens} are "
+                "left after truncation; raise max_length or switch truncation off."
             )
         return BatchFeature(data), list(zip(offsets, replacements, strict=True))
 
@@ -279,8 +279,8 @@ class LinVTProcessor(ProcessorMixin):
         pieces = prompt.split(self.image_token)
         if len(pieces) - 1 != len(kinds):
             raise ValueError(
-                f"The conversation has {len(kinds)} images and videos, but its prompt has {len(pieces) - 1} places for "
-                f"them ({self.image_token}). Is the placeholder in the text of a message? The prompt is {prompt!r}."
+                f"The conversation has {len(kinds)} images and videos, but its prompt has {len(pieces) - 1} places "
+                f"for them ({self.image_token}). Is one in the text of a message? The prompt is {prompt!r}."
             )
         marked, video_ends = pieces[0], []
         place = len(pieces[0])

@@ -46,8 +46,9 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     Whole frames are squashed to `size`: cropping would cut the sides off wide videos, and tiling would give frames
     different numbers of tokens. Times are those of the file, counted from its first frame.
 
-    Returns per call `pixel_values_videos` (float32 of shape `(videos, frames, 3, height, width)`), `video_milliseconds`
-    and `video_shot_ids` (int64 of shape `(videos, frames)`); shorter videos are padded at the end with shot -1.
+    Returns per call `pixel_values_videos` (float32 of shape `(videos, frames, 3, height, width)`) as well as
+    `video_milliseconds` and `video_shot_ids` (int64 of shape `(videos, frames)`). Shorter videos are padded at the
+    end with shot -1.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -158,8 +159,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             return None
         if options["autoshot_model"] is None:
             raise ValueError(
-                "shot_detection is 'autoshot', but autoshot_model is not set: give the Hub id or the folder of trained "
-                "AutoShot weights, or use shot_detection='uniform'."
+                "shot_detection is 'autoshot', but autoshot_model is not set: give the Hub id or the folder of "
+                "trained AutoShot weights, or use shot_detection='uniform'."
             )
         network = AutoShotModel.from_pretrained(options["autoshot_model"]).eval()
 

@@ -1,0 +1,74 @@
+"""Loads the image-LLM that is to be wrapped, and refuses what LinVT cannot wrap, with the reason."""
+
+import os
+
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from linvt.image_llm_families import FAMILIES
+
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+"""Arguments of `from_pretrained` that say where a file comes from, not what is made of it."""
+
+_CROSS_ATTENTION = "its language model reads images through cross-attention, so there is no place for video tokens"
+_REFUSED = {
+    "idefics": _CROSS_ATTENTION,
+    "mllama": _CROSS_ATTENTION,
+    "linvt": "it is a LinVT model already; load it with LinVTForConditionalGeneration.from_pretrained",
+}
+
+
+def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
+    """
+    `AutoModelForImageTextToText.from_pretrained`, once it is clear that the checkpoint is an image-LLM.
+
+    Raises:
+        `ValueError`: If it is a model of another kind, or one that LinVT cannot wrap.
+    """
+    names = (*HUB_ARGUMENTS, "trust_remote_code")
+    config = AutoConfig.from_pretrained(name_or_path, **{name: kwargs[name] for name in names if name in kwargs})
+    check_image_llm_config(config)
+    has_remote_code = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not has_remote_code:
+        raise ValueError(
+            f"{name_or_path} holds a {config.model_type!r} model, which is not an image-LLM: Transformers has no "
+            "image-text-to-text class for it. Give the id or the folder of an image-LLM, such as LLaVA or Qwen2-VL."
+        )
+    return AutoModelForImageTextToText.from_pretrained(name_or_path, **kwargs)
+
+
+def check_image_llm_config(config: PreTrainedConfig) -> None:
+    """Raises a `ValueError` with the reason if an image-LLM of this configuration can never work with LinVT."""
+    reason = _REFUSED.get(config.model_type)
+    if reason is None and config.is_encoder_decoder:
+        reason = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
+    if reason is not None:
+        raise _refusal(config.model_type, reason)
+
+
+def check_image_llm(image_llm: PreTrainedModel) -> None:
+    """Raises a `ValueError` with the reason if this model lacks what LinVT needs of an image-LLM."""
+    model_type, class_name = image_llm.config.model_type, type(image_llm).__name__
+    check_image_llm_config(image_llm.config)
+    if not callable(getattr(image_llm, "get_image_features", None)):
+        raise _refusal(model_type, f"{class_name} has no get_image_features")
+    if not image_llm.can_generate():
+        raise _refusal(model_type, f"{class_name} cannot generate text")
+    if getattr(image_llm.config, "image_token_id", None) is None:
+        raise _refusal(model_type, "its configuration names no image_token_id, the placeholder of an image's tokens")
+
+
+def _refusal(model_type: str, reason: str) -> ValueError:
+    return ValueError(
+        f"LinVT cannot wrap {model_type!r}: {reason}. Tested: {', '.join(sorted(FAMILIES))}; others work if they "
+        "have get_image_features and an image_token_id."
+    )
+
+
+__all__ = ["HUB_ARGUMENTS", "check_image_llm", "check_image_llm_config", "load_image_llm"]
