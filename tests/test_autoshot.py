@@ -222,6 +222,19 @@ def test_bfloat16_trunk_with_float32_head_is_close(model, tmp_path):
         assert 0 < (actual - expected).abs().max() < 0.03
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_cpu(model):
+    clip = make_clip(130)
+    on_cuda = pickle.loads(pickle.dumps(model)).to("cuda")
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        actual = on_cuda.shot_probabilities(clip)
+    assert actual.device.type == "cuda"
+    torch.testing.assert_close(actual.cpu(), model.shot_probabilities(clip), rtol=0, atol=1e-4)
+    half = on_cuda.to(torch.bfloat16).shot_probabilities(torch.from_numpy(clip).to("cuda"))
+    torch.testing.assert_close(half, actual, rtol=0, atol=0.03)
+
+
 def test_save_load_and_pickle_are_bit_equal(tiny, tiny_clip, tmp_path):
     expected = tiny.shot_probabilities(tiny_clip)
     tiny.save_pretrained(tmp_path)
@@ -272,6 +285,9 @@ def test_stream_of_frames_equals_one_tensor_and_reads_no_further_than_needed(tin
 
     assert torch.equal(tiny.shot_probabilities(stream(), progress=progress), expected)
     assert read_at_progress == {50: 75, 100: 125, 130: 130}
+    num_windows = []
+    tiny.shot_probabilities(tiny_clip[:100], progress=num_windows.append)
+    assert num_windows == [50, 100]  # a whole number of windows gets no window of padding
     assert torch.equal(tiny.shot_probabilities(list(torch.from_numpy(tiny_clip))), expected)
     assert torch.equal(tiny.shot_probabilities(tiny_clip[::-1][::-1]), expected)
 
