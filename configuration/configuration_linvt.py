@@ -122,7 +122,7 @@ class LinVTVideoConfig(PreTrainedConfig):
     def _check_variant(self) -> None:
         if not (self.use_svr or self.use_tta):
             raise ValueError(
-                "use_svr and use_tta are both False, so nothing would make video tokens; set one to True."
+                "use_svr and use_tta are both False, so nothing makes video tokens; set one to True."
             )
         if not self.use_svr and self.multi_scale != "single":
             raise ValueError(

@@ -4,8 +4,10 @@ Text and images go straight to the image-LLM. For a video, the image-LLM encodes
 their tokens into a few video tokens, and the image-LLM reads those as `inputs_embeds` in place of an image's tokens.
 """
 
+import copy
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
+from transformers.generation import GenerationMode
 from transformers.utils import ModelOutput
 
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
@@ -122,9 +125,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if isinstance(image_llm, PreTrainedModel):
             if kwargs:
-                raise ValueError(
-                    f"{', '.join(kwargs)} can only be given with the id of an image-LLM, not with a model."
-                )
+                raise ValueError(f"{', '.join(kwargs)} can be given with the id of an image-LLM, not with a model.")
         else:
             image_llm = load_image_llm(image_llm, **kwargs)
         check_image_llm(image_llm)
@@ -295,10 +296,23 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         prompt = input_ids if inputs is None else inputs
         llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
-        # `input_ids` stay beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
         llm_inputs.pop("input_ids", None)
         self.image_llm.generation_config = self.generation_config  # one set of defaults, this model's
+        embeds = llm_inputs.get("inputs_embeds")
+        if embeds is not None and self._is_assisted(generation_config, kwargs):
+            # Assisted decoding checks its first candidates together with the prompt, by their ids; it would pass over
+            # `inputs_embeds` without a word (Transformers 5.17 to 5.23).
+            del llm_inputs["inputs_embeds"]
+            with _embedded_as(self.get_input_embeddings(), prompt, embeds):
+                return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
+        # `input_ids` stay beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
         return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
+
+    def _is_assisted(self, generation_config: GenerationConfig | None, kwargs: dict) -> bool:
+        """Whether candidate tokens will be guessed and checked (assistant model, prompt lookup)."""
+        config = copy.deepcopy(generation_config or self.generation_config)
+        config.update(**kwargs)
+        return config.get_generation_mode(kwargs.get("assistant_model")) == GenerationMode.ASSISTED_GENERATION
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
         """The image-LLM's own; `generate` is delegated to it."""
@@ -394,6 +408,23 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that "
                 "of the model, and is every video in the prompt?"
             )
+
+
+@contextmanager
+def _embedded_as(embedding: torch.nn.Module, input_ids: torch.Tensor, embeds: torch.Tensor) -> Iterator[None]:
+    """Meanwhile, `embedding` gives `embeds` for the prompt `input_ids`, wherever a sequence starts with it."""
+    length = input_ids.shape[1]
+
+    def replace(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        if args[0].shape[1] < length or not torch.equal(args[0][:, :length], input_ids):
+            return output
+        return torch.cat([embeds.to(output), output[:, length:]], dim=1)
+
+    handle = embedding.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _pad(texts: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -133,7 +133,8 @@ class LinVTVideoModel(PreTrainedModel):
                 index = kept[:, None, :].expand_as(weights)
                 token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
         # The only place where frame tokens are touched.
-        video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
+        with torch.autocast(kept_tokens.device.type, enabled=False):
+            video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
 
     def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:
@@ -161,15 +162,17 @@ class LinVTVideoModel(PreTrainedModel):
             if config.multi_scale == "multi_b":
                 pools = [torch.cat(pools)]
             visuals = [pool.to(visual.dtype) @ visual for pool in pools]
-            biases = [scores @ pool.T for pool in pools]
+            with torch.autocast(device.type, enabled=False):
+                biases = [scores @ pool.T for pool in pools]
         else:
             pools, visuals, biases = [None], [visual], [scores]
         queries = config.num_queries if config.multi_scale == "multi_c" else [len(self.aggregator.queries)]
         maps = self.aggregator(visuals, biases, queries, embeds, mask)
-        if config.multi_scale == "multi_a":
-            pools_after = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
-            return torch.cat(pools_after) @ maps[0]
-        return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
+        with torch.autocast(device.type, enabled=False):
+            if config.multi_scale == "multi_a":
+                pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
+                return torch.cat(pools) @ maps[0]
+            return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
 
     def _pooling_weights(self, scores: torch.Tensor) -> torch.Tensor:
         """SVR alone (Tab. 2): each video token is the score-weighted average of one window of kept tokens."""

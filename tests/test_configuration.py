@@ -1,0 +1,78 @@
+import pytest
+from transformers import BertConfig, LlavaConfig
+
+from linvt import LinVTConfig, LinVTVideoConfig
+
+
+def test_defaults_are_the_papers():
+    config = LinVTConfig(image_llm_config=LlavaConfig())
+    assert config.num_video_tokens == 64 + 32 + 16
+    video = config.video_tokenizer_config
+    assert (video.num_layers, video.num_attention_heads, video.top_k) == (4, 8, 2048)
+    assert video.embedding_size == config.get_text_config().hidden_size == 4096
+
+
+def test_round_trip(tmp_path):
+    config = LinVTConfig(
+        image_llm_config=LlavaConfig(), video_tokenizer_config={"num_queries": [8, 4, 2], "top_k": 99}
+    )
+    config.save_pretrained(tmp_path)
+    loaded = LinVTConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert type(loaded.image_llm_config) is LlavaConfig
+    assert loaded.num_video_tokens == 14
+
+
+def test_wrapping_leaves_the_configuration_of_a_live_image_llm_alone():
+    live = LlavaConfig(attn_implementation={"": "sdpa", "text_config": "eager", "vision_config": "sdpa"})
+    before = [
+        live._attn_implementation,
+        live.text_config._attn_implementation,
+        live.vision_config._attn_implementation,
+    ]
+    LinVTConfig(image_llm_config=live)
+    after = [live._attn_implementation, live.text_config._attn_implementation, live.vision_config._attn_implementation]
+    assert before == after == ["sdpa", "eager", "sdpa"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_layers": 0}, "num_layers is 0; it must be at least 1"),
+        ({"hidden_size": 100}, "hidden_size 100 must be a multiple of twice num_attention_heads 8"),
+        ({"num_queries": []}, "give at least one scale"),
+        ({"num_queries": [64, 0, 16]}, "one query per scale"),
+        ({"num_queries": [64, 32]}, "must have one entry per scale"),
+        ({"pooling_windows": [4, 1, 16]}, "from the finest scale"),
+        ({"top_k": 100}, "top_k 100 keeps fewer frame tokens than the 112 video tokens"),
+        ({"use_svr": False, "use_tta": False, "multi_scale": "single"}, "nothing makes video tokens"),
+        ({"use_svr": False}, "set multi_scale='single'"),
+        ({"use_svr": False, "multi_scale": "single", "temporal_attention": "shot"}, "only SVR attends over time"),
+        ({"use_tta": False, "multi_scale": "multi_b"}, "set multi_scale='multi_c' or 'single'"),
+        ({"use_tta": False}, "set text_conditioning=False"),
+        ({"multi_scale": "multi_a", "num_queries": [16, 32, 64]}, "put the largest first"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LinVTVideoConfig(**settings)
+
+
+def test_wrong_types_are_refused():
+    with pytest.raises(Exception, match="top_k.*expected int"):
+        LinVTVideoConfig(top_k="many")
+    with pytest.raises(Exception, match="expected one of.*multi_c"):
+        LinVTVideoConfig(multi_scale="multi_d")
+
+
+def test_image_llm_config_is_checked():
+    with pytest.raises(ValueError, match="needs image_llm_config"):
+        LinVTConfig()
+    with pytest.raises(ValueError, match="model_type 'no_such_model'"):
+        LinVTConfig(image_llm_config={"model_type": "no_such_model"})
+    with pytest.raises(ValueError, match="is a BertConfig; give a LinVTVideoConfig"):
+        LinVTConfig(image_llm_config=LlavaConfig(), video_tokenizer_config=BertConfig())
+    with pytest.raises(ValueError, match="frames_per_batch is 0"):
+        LinVTConfig(image_llm_config=LlavaConfig(), frames_per_batch=0)
+    with pytest.raises(ValueError, match="embeddings of 77 channels.*have 4096"):
+        LinVTConfig(image_llm_config=LlavaConfig(), video_tokenizer_config={"embedding_size": 77})

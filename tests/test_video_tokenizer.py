@@ -1,0 +1,278 @@
+"""The contracts of the video tokenizer, on the module alone, over all its variants."""
+
+import copy
+
+import pytest
+import torch
+from tiny_families import SMALL, VARIANTS
+
+from linvt import LinVTVideoConfig, LinVTVideoModel
+from linvt.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
+
+
+CHANNELS, GRID = 12, (3, 4)
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def make(variant: str = "multi_c", seed: int = 0, **settings) -> LinVTVideoModel:
+    config = LinVTVideoConfig(embedding_size=CHANNELS, **{**SMALL, **VARIANTS[variant], **settings})
+    torch.manual_seed(seed)
+    model = LinVTVideoModel(config)
+    # Larger than at initialisation, so that scores, queries and text make a visible difference.
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def make_inputs(num_frames: int = 5, num_videos: int = 2, seed: int = 1, num_shots: int = 2) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.arange(num_frames)
+    return {
+        "frame_tokens": torch.randn(num_videos, num_frames, GRID[0] * GRID[1], CHANNELS, generator=generator),
+        "grid": GRID,
+        "frame_seconds": (frames * 1.5).expand(num_videos, -1),
+        "shot_ids": (frames * num_shots // num_frames).expand(num_videos, -1),
+        "instruction_embeds": torch.randn(num_videos, 7, CHANNELS, generator=generator),
+    }
+
+
+@each_variant
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 9])
+def test_every_video_token_is_a_convex_combination_of_frame_tokens(variant, num_frames):
+    inputs = make_inputs(num_frames)
+    output = make(variant)(**inputs, output_token_weights=True)
+    weights, tokens = output.token_weights, inputs["frame_tokens"].flatten(1, 2)
+    assert weights.shape == (2, 12, num_frames * 12) and weights.dtype == torch.float32
+    assert weights.min() >= 0
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 12), rtol=0, atol=1e-5)
+    expected = weights.double() @ tokens.double()
+    torch.testing.assert_close(output.video_tokens.double(), expected, rtol=1e-5, atol=1e-5)
+    assert make(variant)(**inputs).token_weights is None
+
+
+@each_variant
+def test_weights_ignore_nothing_but_what_the_values_are(variant):
+    """With all frame tokens of a channel equal, the output has that value: no bias, no projection of values."""
+    inputs = make_inputs()
+    inputs["frame_tokens"][..., 3] = 7.5
+    video_tokens = make(variant)(**inputs).video_tokens
+    torch.testing.assert_close(video_tokens[..., 3], torch.full((2, 12), 7.5))
+
+
+@each_variant
+def test_every_parameter_learns(variant):
+    model = make(variant)
+    model(**make_inputs()).video_tokens.square().sum().backward()
+    dead = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
+    ]
+    assert dead == []
+
+
+@each_variant
+def test_every_parameter_moves_in_one_step_from_the_initial_weights(variant):
+    torch.manual_seed(0)
+    model = LinVTVideoModel(LinVTVideoConfig(embedding_size=CHANNELS, **{**SMALL, **VARIANTS[variant]}))
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
+    (model(**make_inputs()).video_tokens - 1).square().mean().backward()
+    optimizer.step()
+    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
+
+
+@each_variant
+def test_a_video_does_not_depend_on_its_neighbours(variant):
+    model, inputs = make(variant), make_inputs()
+    together = model(**inputs).video_tokens
+    for video in range(2):
+        alone = {name: v if name == "grid" else v[video : video + 1] for name, v in inputs.items()}
+        torch.testing.assert_close(model(**alone).video_tokens[0], together[video], rtol=0, atol=1e-5)
+
+
+def test_padding_of_the_instruction_changes_nothing():
+    model, inputs = make(), make_inputs()
+    expected = model(**inputs).video_tokens
+    padding = torch.full((2, 3, CHANNELS), 9.0)
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    nothing = torch.zeros(2, 3, dtype=torch.bool)
+    for side in (1, -1):
+        padded = dict(inputs)
+        padded["instruction_embeds"] = torch.cat([padding, inputs["instruction_embeds"]][::side], dim=1)
+        padded["instruction_mask"] = torch.cat([nothing, mask][::side], dim=1)
+        torch.testing.assert_close(model(**padded).video_tokens, expected, rtol=0, atol=1e-5)
+
+
+def test_only_the_best_tokens_of_a_video_get_weight():
+    model = make(top_k=15)
+    output = model(**make_inputs(), output_token_weights=True)
+    for weights, scores in zip(output.token_weights, output.token_scores, strict=True):
+        best = sorted(range(60), key=lambda token, scores=scores.tolist(): -scores[token])[:15]
+        assert set(weights.sum(0).nonzero().flatten().tolist()) == set(best)
+
+
+def test_the_score_of_a_token_raises_its_weight():
+    """Scores are a bias of the attention logits, so a token whose score alone is raised gains weight everywhere."""
+    model, inputs = make("single"), make_inputs(num_videos=1)
+    before = model(**inputs, output_token_weights=True)
+    token = int(before.token_scores[0].argmax())
+    refiner = model.refiner
+
+    class Raised(torch.nn.Module):
+        select = staticmethod(refiner.select)
+
+        def forward(self, hidden, shot_ids):
+            hidden, scores = refiner(hidden, shot_ids)
+            return hidden, scores + torch.nn.functional.one_hot(torch.tensor([token]), scores.shape[1])
+
+    model.refiner = Raised()
+    after = model(**inputs, output_token_weights=True)
+    assert (after.token_weights[0, :, token] > before.token_weights[0, :, token]).all()
+
+
+def test_kept_tokens_stay_in_the_order_of_the_video():
+    """Windows of the finest SVR-only scale cover time from start to end, whatever the scores are."""
+    output = make("svr_only", multi_scale="single")(**make_inputs(num_frames=9), output_token_weights=True)
+    centres = (output.token_weights * torch.arange(9 * 12)).sum(-1)
+    assert (centres.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("attention", ["video", "shot"])
+def test_shots_are_scored_apart_only_with_shot_attention(attention):
+    model, inputs = make(temporal_attention=attention), make_inputs(num_frames=6)
+    before = model(**inputs).token_scores.unflatten(1, (6, 12))
+    inputs["frame_tokens"][:, 3:] += 1  # the second shot
+    after = model(**inputs).token_scores.unflatten(1, (6, 12))
+    assert torch.equal(before[:, :3], after[:, :3]) == (attention == "shot")
+    assert not torch.equal(before[:, 3:], after[:, 3:])
+
+
+def test_one_shot_is_the_whole_video():
+    inputs = make_inputs(num_shots=1)
+    shot, video = (make(temporal_attention=attention)(**inputs).video_tokens for attention in ("shot", "video"))
+    torch.testing.assert_close(shot, video, rtol=0, atol=1e-6)
+
+
+def test_shot_attention_needs_shots():
+    inputs = make_inputs()
+    del inputs["shot_ids"]
+    with pytest.raises(ValueError, match="shot_ids must be given"):
+        make("shot")(**inputs)
+
+
+@each_variant
+def test_the_instruction_matters_exactly_where_it_is_read(variant):
+    model, inputs = make(variant), make_inputs()
+    before = model(**inputs).video_tokens
+    inputs["instruction_embeds"] = -inputs["instruction_embeds"]
+    assert torch.equal(model(**inputs).video_tokens, before) != model.config.text_conditioning
+
+
+def test_a_video_without_instruction_works():
+    inputs = make_inputs()
+    inputs["instruction_embeds"] = torch.zeros(2, 0, CHANNELS)
+    empty = make()(**inputs).video_tokens
+    del inputs["instruction_embeds"]
+    assert empty.isfinite().all() and torch.equal(make()(**inputs).video_tokens, empty)
+
+
+@each_variant
+def test_time_and_place_matter(variant):
+    model, inputs = make(variant), make_inputs()
+    before = model(**inputs).video_tokens
+    later = model(**{**inputs, "frame_seconds": inputs["frame_seconds"] * 3}).video_tokens
+    turned = model(**{**inputs, "grid": (4, 3)}).video_tokens
+    assert not torch.allclose(before, later) and not torch.allclose(before, turned)
+
+
+def test_grid_must_fit():
+    with pytest.raises(ValueError, match="grid of 5 x 3 does not fit the 12 tokens"):
+        make()(**{**make_inputs(), "grid": (5, 3)})
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@each_variant
+def test_half_precision_is_safe(variant, dtype, scale):
+    model, inputs = make(variant), make_inputs()
+    inputs["frame_tokens"] *= scale
+    exact = model(**inputs, output_token_weights=True)
+    model.to(dtype)
+    inputs = {name: v.to(dtype) if name in ("frame_tokens", "instruction_embeds") else v for name, v in inputs.items()}
+    output = model(**inputs, output_token_weights=True)
+    assert output.video_tokens.dtype == dtype and output.video_tokens.isfinite().all()
+    assert output.token_weights.dtype == torch.float32
+    torch.testing.assert_close(output.token_weights.sum(-1), torch.ones(2, 12), rtol=0, atol=1e-5)
+    if not model.config.use_svr:  # with it, rounding may select another token
+        torch.testing.assert_close(output.token_weights, exact.token_weights, rtol=0, atol=0.05)
+
+
+def test_autocast_keeps_scores_and_weights_in_float32():
+    model, inputs = make(), make_inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**inputs, output_token_weights=True)
+    assert output.token_scores.dtype == output.token_weights.dtype == torch.float32
+    torch.testing.assert_close(output.token_weights.sum(-1), torch.ones(2, 12), rtol=0, atol=1e-5)
+
+
+@each_variant
+def test_eager_and_sdpa_attention_agree(variant):
+    outputs = []
+    for implementation in ("eager", "sdpa"):
+        model = make(variant)
+        model.set_attn_implementation(implementation)
+        assert model.config._attn_implementation == implementation
+        outputs.append(model(**make_inputs()).video_tokens)
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)
+
+
+@each_variant
+def test_gradient_checkpointing_changes_nothing(variant):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make(variant).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(**make_inputs()).video_tokens.square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(*gradients)
+
+
+def test_saved_and_loaded_alone(tmp_path):
+    model, inputs = make("multi_b"), make_inputs()
+    model.save_pretrained(tmp_path)
+    loaded = LinVTVideoModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded(**inputs).video_tokens, model(**inputs).video_tokens)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 3, 7, 16, 33])
+@pytest.mark.parametrize("window", [1, 2, 4, 16])
+def test_average_pooling_is_the_mean_of_shifted_windows(num_tokens, window):
+    matrix = average_pooling_matrix(num_tokens, window)
+    length = min(window, num_tokens)
+    values = torch.randn(num_tokens, dtype=torch.double)
+    step = max(length // 2, 1)
+    expected = values.unfold(0, length, step).mean(-1)
+    pooled = matrix.double() @ values
+    torch.testing.assert_close(pooled[: len(expected)], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pooled[-1], values[-length:].mean(), rtol=0, atol=1e-6)
+    assert (matrix.sum(0) > 0).all()  # no token is left out
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 5, 12, 100])
+@pytest.mark.parametrize("num_windows", [1, 3, 12, 64])
+def test_even_windows_are_adaptive_average_pooling(num_tokens, num_windows):
+    values = torch.randn(1, 1, num_tokens)
+    expected = torch.nn.functional.adaptive_avg_pool1d(values, num_windows)[0, 0]
+    torch.testing.assert_close(even_pooling_matrix(num_tokens, num_windows) @ values[0, 0], expected)
+    assert window_masks(num_tokens, num_windows).any(0).all()
+
+
+@pytest.mark.parametrize("channels", [2048, 3584, 4096, 5120])
+def test_no_more_parameters_than_the_paper(channels):
+    with torch.device("meta"):
+        model = LinVTVideoModel(LinVTVideoConfig(embedding_size=channels))
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 267_000_000
