@@ -163,7 +163,7 @@ def _similarity_bands(features: torch.Tensor, lookup_frames: int) -> torch.Tenso
 
 
 def _linear_float32(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    # The head is small and decides: it stays in float32 whatever the dtype of the model.
+    # Whatever the dtype of the model is: `model.to(dtype)` casts the head too.
     return F.linear(x.float(), linear.weight.float(), linear.bias.float())
 
 
@@ -255,16 +255,18 @@ class AutoShotModel(AutoShotPreTrainedModel):
             x = second(x) + x
             x = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
             stage_means.append(x.mean(dim=(2, 3), dtype=torch.float32))
-        features = [
-            self.color_histogram(frames, outputs),
-            self.frame_similarity(stage_means, outputs),
-            x[:, outputs].flatten(2).float(),  # in the order height, width, channels
-        ]
-        hidden = self.dropout(F.relu(_linear_float32(self.hidden_layer, torch.cat(features, dim=-1))))
-        return AutoShotOutput(
-            one_hot_logits=_linear_float32(self.one_hot_classifier, hidden).squeeze(-1),
-            many_hot_logits=_linear_float32(self.many_hot_classifier, hidden).squeeze(-1),
-        )
+        # Histograms, similarities and classifiers decide: they stay in float32, under autocast too.
+        with torch.autocast(frames.device.type, enabled=False):
+            features = [
+                self.color_histogram(frames, outputs),
+                self.frame_similarity(stage_means, outputs),
+                x[:, outputs].flatten(2).float(),  # in the order height, width, channels
+            ]
+            hidden = self.dropout(F.relu(_linear_float32(self.hidden_layer, torch.cat(features, dim=-1))))
+            return AutoShotOutput(
+                one_hot_logits=_linear_float32(self.one_hot_classifier, hidden).squeeze(-1),
+                many_hot_logits=_linear_float32(self.many_hot_classifier, hidden).squeeze(-1),
+            )
 
     @torch.no_grad()
     def shot_probabilities(

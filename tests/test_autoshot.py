@@ -220,6 +220,10 @@ def test_bfloat16_trunk_with_float32_head_is_close(model, tmp_path):
         actual = half.shot_probabilities(clip)
         assert actual.dtype == torch.float32
         assert 0 < (actual - expected).abs().max() < 0.03
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = model.shot_probabilities(clip)
+    assert actual.dtype == torch.float32
+    assert 0 < (actual - expected).abs().max() < 0.03
 
 
 @pytest.mark.gpu
