@@ -78,7 +78,10 @@ def rereadable(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[str | o
         yield source
         return
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(source, copy)
+        try:
+            shutil.copyfileobj(source, copy)
+        except OSError as error:
+            raise VideoReadError(f"Cannot read a video from {describe_source(source)}: {error}.") from error
         yield copy
 
 

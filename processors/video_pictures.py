@@ -8,6 +8,8 @@ import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from linvt.processors.video_container import VideoReadError
+
 
 # The size at which AutoShot looks at frames, in pixels.
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 48, 27
@@ -25,7 +27,8 @@ class FramePictures:
     the size changes within the stream.
     """
 
-    def __init__(self, sample_aspect_ratio: Fraction | None):
+    def __init__(self, name: str, sample_aspect_ratio: Fraction | None):
+        self.name = name
         self.pixel_stretch = Fraction(1)
         if sample_aspect_ratio and 1 / MAX_PIXEL_STRETCH <= sample_aspect_ratio <= MAX_PIXEL_STRETCH:
             self.pixel_stretch = sample_aspect_ratio
@@ -41,18 +44,28 @@ class FramePictures:
             self.stored_size = (max(1, round(frame.width * self.pixel_stretch)), frame.height)
             self.width, self.height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
         width, height = self.stored_size
-        rgb = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", **_ONE_THREAD)
-        upright = np.rot90(rgb.to_ndarray(), turns)  # (height, width, 3)
-        return torch.from_numpy(np.ascontiguousarray(upright.transpose(2, 0, 1)))
+        rgb = self._upright_rgb(frame, turns, width, height, Interpolation.BILINEAR)  # (height, width, 3)
+        return torch.from_numpy(np.array(rgb.transpose(2, 0, 1), order="C"))
 
     def thumbnail(self, frame: VideoFrame) -> np.ndarray:
         """A frame as uint8 RGB array of shape `(27, 48, 3)`, squashed to that shape as AutoShot's training data."""
         turns = _quarter_turns(frame)
         width, height = (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)[:: -1 if turns % 2 else 1]
-        rgb = self.reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BICUBIC, **_ONE_THREAD
-        )
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))
+        # What the `ffmpeg` program does by default, with which AutoShot's frames were made.
+        return np.array(self._upright_rgb(frame, turns, width, height, Interpolation.BICUBIC), order="C")
+
+    def _upright_rgb(
+        self, frame: VideoFrame, turns: int, width: int, height: int, interpolation: Interpolation
+    ) -> np.ndarray:
+        """Scales a stored frame to `width` x `height` and turns it."""
+        try:
+            rgb = self.reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation, **_ONE_THREAD)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoReadError(
+                f"Cannot read a video from {self.name}: a {frame.width}x{frame.height} frame of pixel format "
+                f"{frame.format.name} cannot be converted to RGB ({error})."
+            ) from error
+        return np.rot90(rgb.to_ndarray(), turns)
 
 
 def _quarter_turns(frame: VideoFrame) -> int:

@@ -163,7 +163,7 @@ def read_video(
             try:
                 timeline, shots = _find_frames(source, name, detect_shots, progress, way)
                 indices = shot_frame_indices(shots, _num_wanted(timeline, num_frames, fps))
-                frames, pictures = _keep_frames(source, timeline, indices, transform, progress, way)
+                frames, pictures = _keep_frames(source, name, timeline, indices, transform, progress, way)
                 break
             except UnreliableVideoError:
                 continue
@@ -204,7 +204,7 @@ def _find_frames(
     with open_video(source, way.num_threads) as (container, stream):
         shots = None
         if way.decode_all:
-            timeline, shots = _decode_all(container, stream, detect_shots, progress, way.strict)
+            timeline, shots = _decode_all(container, stream, name, detect_shots, progress, way.strict)
         else:
             timeline = timeline_of_packets(container, stream)
         if len(timeline) == 0:
@@ -222,6 +222,7 @@ def _find_frames(
 def _decode_all(
     container: InputContainer,
     stream: VideoStream,
+    name: str,
     detect_shots: ShotDetector | None,
     progress: "_Progress",
     strict: bool,
@@ -245,7 +246,7 @@ def _decode_all(
     first = next(remaining, None)
     shots = None
     if detect_shots is not None and first is not None:
-        pictures = FramePictures(stream.sample_aspect_ratio)
+        pictures = FramePictures(name, stream.sample_aspect_ratio)
         shots = detect_shots(pictures.thumbnail(frame) for frame in chain([first], remaining))
     for _ in remaining:  # all of them without a detector, and what a detector left
         pass
@@ -254,6 +255,7 @@ def _decode_all(
 
 def _keep_frames(
     source: Source,
+    name: str,
     timeline: Timeline,
     indices: list[int],
     transform: Transform | None,
@@ -265,7 +267,7 @@ def _keep_frames(
     share_done = _SHOTS_SHARE if way.decode_all else 0.0
     kept = None
     with open_video(source, way.num_threads) as (container, stream):
-        pictures = FramePictures(stream.sample_aspect_ratio)
+        pictures = FramePictures(name, stream.sample_aspect_ratio)
         frames = fetch_frames(container, stream, timeline, indices, way.strict)
         for num_done, (index, frame) in enumerate(frames, start=1):
             picture = pictures.displayed(frame)

@@ -21,6 +21,13 @@ from av.video.stream import VideoStream
 # A seek throws away the frames that the decoder's threads have in work, so short gaps are decoded through.
 MIN_FRAMES_TO_SEEK = 32
 
+# FFmpeg's name of the mp4 format, which lists all its frames in one index.
+MP4_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+
+# The containers that store the time of every frame. In others FFmpeg works out times from what came before, and after
+# a seek that may give a frame the time of its neighbour.
+FORMATS_WITH_TIMES = {MP4_FORMAT, "matroska,webm", "flv"}
+
 # H.264 and HEVC can hold back this many frames. Timestamps further out of order than that are no presentation order.
 MAX_REORDERED_FRAMES = 16
 
@@ -69,7 +76,7 @@ class Timeline:
         time_base (`Fraction`):
             Seconds per unit.
         keyframes (`list[tuple[int, int, int]]`):
-            (frame number, pts, dts) of the frames where decoding can start, ascending.
+            (frame number, pts, dts) of the frames that can be sought, ascending.
         num_lost_frames (`int`):
             Frames that the file should have and that cannot be had.
         has_usable_timestamps (`bool`):
@@ -116,6 +123,9 @@ def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog,
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:
+                # All packets were read. PyAV (seen in 18.1) then trips over a stream that began in mid-file.
+                return
             except (av.error.FFmpegError, OSError) as error:
                 if strict:
                     raise UnreliableVideoError from error
@@ -178,15 +188,18 @@ def make_timeline(timestamps: list[int | None], stream: VideoStream, log: Packet
     if strict and not (has_all and all(a < b for a, b in pairwise(timestamps))):
         raise UnreliableVideoError
 
+    container = stream.container
+    stores_times = container.format.name in FORMATS_WITH_TIMES
     by_time = sorted(range(num_frames), key=timestamps.__getitem__) if has_all else []
     usable = has_all and all(abs(number - i) <= MAX_REORDERED_FRAMES for number, i in enumerate(by_time))
     # The rate that the file states; raw streams that state none get FFmpeg's own default.
     stated_rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     decoded_numbers = None
     if usable:
-        if by_time != list(range(num_frames)):
-            decoded_numbers = sorted(range(num_frames), key=by_time.__getitem__)  # the inverse permutation
         times, time_base = [timestamps[i] for i in by_time], stream.time_base
+        # Behind damage a decoder can give frames out of order. Elsewhere its order is right and the times are swapped.
+        if stores_times and times != timestamps:
+            decoded_numbers = sorted(range(num_frames), key=by_time.__getitem__)  # the inverse permutation
         last_duration = Fraction(log.last_duration if log.last_timestamp == times[-1] else 0)
         if last_duration <= 0 and times[-1] > times[0]:
             last_duration = Fraction(times[-1] - times[0], num_frames - 1)
@@ -196,18 +209,17 @@ def make_timeline(timestamps: list[int | None], stream: VideoStream, log: Packet
         times, time_base, last_duration = list(range(num_frames)), 1 / stated_rate, Fraction(1)
 
     keyframes = []
-    for pts, dts in sorted(log.keyframes):
+    for pts, dts in sorted(log.keyframes) if usable and stores_times else []:
         number = bisect_left(times, pts)
-        if usable and number < num_frames and times[number] == pts:
+        if number < num_frames and times[number] == pts:
             keyframes.append((number, pts, dts))
 
-    # An index at the front of the file (mp4) also counts the frames behind the point where the file was cut off.
-    num_lost_frames = max(stream.frames - log.num_packets, 0)
+    # The index also counts the frames behind the point where the file was cut off.
+    num_lost_frames = max(stream.frames - log.num_packets, 0) if container.format.name == MP4_FORMAT else 0
     if not strict:
         # Packets that show no frame are usual in some codecs (VP8), but those decode without an error.
         num_lost_frames += max(len(log.timestamps) - num_frames, 0)
 
-    container = stream.container
     has_other_streams = len(container.streams) > 1
     stated_seconds = 0.0 if has_other_streams or container.duration is None else container.duration / av.time_base
     return Timeline(

@@ -1,0 +1,512 @@
+"""
+Reading videos, on clips made here: each frame shows its own number, so a wrong frame cannot pass for the right one.
+
+The number stands in eight vertical bars, black for 0 and white for 1, the highest bit on the left.
+"""
+
+import http.server
+import io
+import itertools
+import os
+import random
+import re
+import socket
+import threading
+import weakref
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from linvt.processors import video_container, video_reading, video_timeline
+from linvt.processors.frame_selection import shot_frame_indices, uniform_frame_indices
+from linvt.processors.video_container import VideoReadError
+from linvt.processors.video_reading import read_video
+
+
+WIDTH, HEIGHT = 64, 48
+
+
+def numbered_picture(number, width=WIDTH, height=HEIGHT):
+    bits = [(number >> bit) & 1 for bit in range(7, -1, -1)]
+    row = np.repeat(np.array(bits, dtype=np.uint8) * 255, width // 8)
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+
+def shown_number(picture):
+    """The number in a picture of shape (height, width, 3) or (3, height, width), read in the middle of each bar."""
+    picture = np.asarray(picture)
+    picture = picture if picture.shape[-1] == 3 else picture.transpose(1, 2, 0)
+    row = picture[picture.shape[0] // 2].mean(axis=-1)
+    bar = len(row) / 8
+    return sum(int(row[int((i + 0.5) * bar)] > 127) << (7 - i) for i in range(8))
+
+
+def add_video(container, numbers, times, codec="libx264", turns=0, size=(WIDTH, HEIGHT), stretch=None, **options):
+    """Encodes pictures of `numbers` that are shown at `times` (milliseconds)."""
+    stream = container.add_stream(codec, rate=25)
+    picture = np.rot90(numbered_picture(0, *size), turns)
+    stream.height, stream.width = picture.shape[:2]
+    stream.pix_fmt = {"gif": "gray"}.get(codec, "yuv420p")
+    stream.options = {"g": "12", **options}
+    if stretch is not None:
+        stream.codec_context.sample_aspect_ratio = stretch
+    # Milliseconds per tick: not all codecs and containers can say when exactly a frame is shown.
+    per_tick = 40 if codec in ("mpeg4", "mpeg2video", "gif", "libvpx") or container.format.name == "avi" else 1
+    stream.codec_context.time_base = Fraction(per_tick, 1000)
+    for number, time in zip(numbers, times, strict=True):
+        picture = np.ascontiguousarray(np.rot90(numbered_picture(number, *size), turns))
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=stream.pix_fmt)
+        frame.pts, frame.time_base = time // per_tick, Fraction(per_tick, 1000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def make_clip(path, num_frames=200, times=None, container_options=None, format=None, **kwargs):
+    with av.open(os.fspath(path), "w", format=format, options=container_options or {}) as container:
+        add_video(container, range(num_frames), times or range(0, 40 * num_frames, 40), **kwargs)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """200 frames at 25 per second, a keyframe every 12, B-frames."""
+    return make_clip(tmp_path_factory.mktemp("clips") / "clip.mp4")
+
+
+def one_shot(frames):
+    return [(0, sum(1 for _ in frames))]
+
+
+def numbers_of(video):
+    return [shown_number(frame) for frame in video.frames]
+
+
+# The right frames at the right times
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("x.mp4", "libx264", {"bf": "3"}),
+        ("open_gop.mp4", "libx264", {"x264-params": "open-gop=1:bframes=3"}),
+        ("no_keyframes.mp4", "libx264", {"x264-params": "intra-refresh=1"}),
+        ("x.mkv", "libx264", {"bf": "3"}),
+        ("x.ts", "libx264", {"bf": "3"}),
+        ("x.flv", "libx264", {"bf": "3"}),
+        ("x.avi", "mpeg4", {"bf": "2"}),
+        ("x264.avi", "libx264", {"bf": "3"}),
+        ("x.mpg", "mpeg2video", {"bf": "2"}),
+        ("x.vob", "mpeg2video", {"bf": "2"}),
+        ("x.webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+        ("x.gif", "gif", {}),
+        ("x.h264", "libx264", {"bf": "3"}),
+    ],
+)
+def test_each_format_gives_exactly_the_picked_frames(tmp_path, name, codec, options):
+    path = make_clip(tmp_path / name, codec=codec, **options)
+    for num_frames, detect_shots in itertools.product([1, 3, 7, 64], [None, one_shot]):
+        video = read_video(path, num_frames, detect_shots=detect_shots)
+        expected = uniform_frame_indices(200, num_frames)
+        assert video.total_num_frames == 200
+        assert video.frame_indices == expected
+        assert numbers_of(video) == expected
+        # VOB stores no timestamp with most frames, and FFmpeg's guess is one frame off in places.
+        tolerance = 0.0401 if name == "x.vob" else 0.0011
+        assert video.frame_seconds == pytest.approx([i / 25 for i in expected], abs=tolerance)
+        assert video.duration_seconds == pytest.approx(8.0, abs=0.011)
+        assert video.fps == pytest.approx(25.0, rel=2e-3)
+        assert video.num_lost_frames == 0
+        assert (video.width, video.height) == (WIDTH, HEIGHT)
+        assert video.frames.shape == (num_frames, 3, HEIGHT, WIDTH) and video.frames.dtype == torch.uint8
+
+
+def test_pictures_are_those_of_plain_decoding(clip):
+    with av.open(os.fspath(clip)) as container:
+        reference = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    video = read_video(clip, 5)
+    for index, frame in zip(video.frame_indices, video.frames, strict=True):
+        assert np.array_equal(frame.permute(1, 2, 0).numpy(), reference[index])
+
+
+def test_only_what_is_needed_is_decoded(clip, monkeypatch):
+    decoded = []
+    decode_frames = video_timeline.decode_frames
+
+    def counting(stream, packets, strict):
+        for frame in decode_frames(stream, packets, strict):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(video_timeline, "decode_frames", counting)
+    read_video(clip, 2)  # frames 50 and 150, with keyframes at 48 and 144
+    assert len(decoded) <= 60 + 2 * 12
+
+
+def test_times_come_from_timestamps(tmp_path):
+    rng = random.Random(0)
+    times = [2500]  # the first frame is not at 0
+    while len(times) < 100:
+        times.append(times[-1] + rng.choice([20, 40, 40, 400]))
+    video = read_video(make_clip(tmp_path / "vfr.mkv", 100, times), 10)
+    assert numbers_of(video) == video.frame_indices == uniform_frame_indices(100, 10)
+    assert video.frame_seconds == pytest.approx([(times[i] - 2500) / 1000 for i in video.frame_indices])
+    assert video.duration_seconds == pytest.approx((times[-1] - 2500) / 1000, abs=0.4)
+
+
+def test_without_timestamps_the_stated_rate_is_used_and_said(tmp_path, caplog):
+    video = read_video(make_clip(tmp_path / "raw.h264", 50), 5)
+    assert video.frame_seconds == pytest.approx([i / 25 for i in uniform_frame_indices(50, 5)])
+    assert "raw.h264' has no usable timestamps: times come from its stated rate of 25 frames" in caplog.text
+
+
+@pytest.mark.parametrize(
+    # The first four numbers of the display matrix: x' = a x + c y, y' = b x + d y, with y downwards.
+    ("matrix", "turns_to_store"),
+    [((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)],
+    ids=["shown_90_clockwise", "shown_180", "shown_90_counterclockwise"],
+)
+def test_rotated_videos_come_upright(tmp_path, matrix, turns_to_store):
+    path = make_clip(tmp_path / "turned.mp4", 20, turns=turns_to_store)
+    content = path.read_bytes()
+    a, b, c, d = (value.to_bytes(4, "big", signed=True) for value in (np.array(matrix) * 65536).tolist())
+    zero, one = bytes(4), (65536).to_bytes(4, "big")
+    unity, turned = one + 3 * zero + one, a + b + zero + c + d
+    track_header = content.index(b"tkhd")
+    path.write_bytes(content[:track_header] + content[track_header:].replace(unity, turned, 1))
+
+    seen = []
+    video = read_video(path, 4, detect_shots=lambda frames: [(0, len(seen))] if seen.extend(frames) is None else [])
+    assert numbers_of(video) == video.frame_indices == uniform_frame_indices(20, 4)
+    assert (video.width, video.height) == (WIDTH, HEIGHT)
+    assert [shown_number(frame) for frame in seen] == list(range(20))
+
+
+def test_pixels_that_are_not_square_are_stretched(tmp_path):
+    video = read_video(make_clip(tmp_path / "wide.mp4", 10, stretch=Fraction(3, 2)), 3)
+    assert video.frames.shape == (3, 3, 48, 96)
+    assert (video.width, video.height) == (64, 48)
+    assert numbers_of(video) == video.frame_indices
+
+
+def test_the_best_of_several_streams_is_read(tmp_path):
+    path = tmp_path / "two.mkv"
+    with av.open(os.fspath(path), "w") as container:
+        small, large = (container.add_stream("mpeg4", rate=25) for _ in range(2))
+        for stream, (width, height) in ((small, (32, 24)), (large, (WIDTH, HEIGHT))):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        large.disposition = av.stream.Disposition.default
+        for i in range(10):
+            for stream in (small, large):
+                picture = numbered_picture(i, stream.width, stream.height)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for stream in (small, large):
+            container.mux(stream.encode(None))
+    assert read_video(path, 2).frames.shape == (2, 3, HEIGHT, WIDTH)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("total", [1, 2, 5])
+def test_short_videos_give_all_their_frames(tmp_path, total):
+    video = read_video(make_clip(tmp_path / "short.mp4", total), 8)
+    assert numbers_of(video) == video.frame_indices == list(range(total))
+    assert video.duration_seconds == pytest.approx(total / 25)
+
+
+def test_number_of_frames_by_rate_or_all(clip):
+    assert len(read_video(clip, fps=2.0).frames) == 16
+    assert len(read_video(clip, 3, fps=2.0).frames) == 3
+    assert len(read_video(clip, fps=0.001).frames) == 1
+    assert numbers_of(read_video(clip)) == list(range(200))
+
+
+def test_every_kind_of_source_gives_the_same(clip):
+    class Pipe(io.RawIOBase):
+        def __init__(self, content):
+            self.content = io.BytesIO(content)
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return self.content.readinto(buffer)
+
+    content = clip.read_bytes()
+    with open(clip, "rb") as file:
+        file.seek(1000)  # the place where the caller left the file does not matter
+        for source in (os.fspath(clip), content, io.BytesIO(content), Pipe(content), file):
+            assert numbers_of(read_video(source, 4)) == uniform_frame_indices(200, 4)
+        assert not file.closed
+
+
+@pytest.mark.parametrize("name", ["50 % of %03d 'quotes' ü.mp4", "video.txt", "noextension", "http:.mp4"])
+def test_names_do_not_matter(clip, tmp_path, name):
+    (tmp_path / name).write_bytes(clip.read_bytes())
+    assert len(read_video(tmp_path / name, 2).frames) == 2
+
+
+def test_transform_makes_what_is_kept_and_full_pictures_are_freed(clip):
+    alive = []
+
+    def transform(picture):
+        assert picture.shape == (3, HEIGHT, WIDTH) and picture.dtype == torch.uint8
+        assert sum(reference() is not None for reference in alive) <= 1  # at most the one before
+        alive.append(weakref.ref(picture))
+        return picture[:, ::8, ::8].float() / 255
+
+    video = read_video(clip, 30, transform=transform)
+    assert video.frames.shape == (30, 3, 6, 8) and video.frames.dtype == torch.float32
+    assert len(alive) == 30
+
+
+def test_transform_must_keep_one_shape(clip):
+    widths = iter([8, 9, 10])
+    with pytest.raises(ValueError, match=r"transform returned shapes \(3, 48, 8\) and \(3, 48, 9\)"):
+        read_video(clip, 3, transform=lambda picture: picture[..., : next(widths)])
+
+
+def test_detector_sees_all_frames_and_frames_are_spread_over_its_shots(clip):
+    seen = []
+    shots = [(0, 10), (10, 11), (11, 150), (150, 200)]
+
+    def detect_shots(frames):
+        for frame in frames:
+            assert frame.shape == (27, 48, 3) and frame.dtype == np.uint8
+            seen.append(shown_number(frame))
+        return shots
+
+    video = read_video(clip, 9, detect_shots=detect_shots)
+    assert seen == list(range(200))
+    assert numbers_of(video) == video.frame_indices == shot_frame_indices(shots, 9)
+    assert [start for start, _ in video.shots_seconds] == pytest.approx([0.0, 0.4, 0.44, 6.0])
+    assert [end for _, end in video.shots_seconds] == pytest.approx([0.4, 0.44, 6.0, 8.0])
+    assert set(video.shot_ids) == {0, 1, 2, 3}
+    for index, shot in zip(video.frame_indices, video.shot_ids, strict=True):
+        assert shots[shot][0] <= index < shots[shot][1]
+
+
+def test_detector_may_stop_early(clip):
+    video = read_video(clip, 4, detect_shots=lambda frames: [(0, 5), (5, 200)] if next(frames) is not None else [])
+    assert video.total_num_frames == 200 and len(video.frames) == 4
+
+
+@pytest.mark.parametrize("shots", [[], [(0, 201)], [(0, 5), (4, 10)]])
+def test_detector_must_return_ranges_of_the_video(clip, shots):
+    with pytest.raises(ValueError, match="detect_shots returned|Invalid shot"):
+        read_video(clip, 4, detect_shots=lambda frames: shots)
+
+
+@pytest.mark.parametrize("detect_shots", [None, one_shot])
+def test_progress_ascends_to_one(clip, detect_shots):
+    fractions = []
+    read_video(clip, 8, detect_shots=detect_shots, on_progress=fractions.append)
+    assert fractions == sorted(set(fractions)) and 0 < fractions[0] and fractions[-1] == 1 and len(fractions) >= 8
+
+
+def test_wrong_arguments(clip):
+    with pytest.raises(ValueError, match="num_frames is 0, expected at least 1"):
+        read_video(clip, 0)
+    with pytest.raises(ValueError, match="fps is -1, expected a number above 0"):
+        read_video(clip, fps=-1)
+    with pytest.raises(TypeError, match="got int"):
+        read_video(3, 4)
+    with pytest.raises(TypeError, match="binary mode"):
+        read_video(io.StringIO("text"), 4)
+
+
+# What is not a video
+
+
+def make_audio(path, with_cover=False):
+    with av.open(os.fspath(path), "w") as container:
+        audio = container.add_stream("mp3" if path.suffix == ".mp3" else "aac", rate=16000)
+        cover = container.add_stream("mjpeg", rate=1) if with_cover else None
+        if with_cover:
+            cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+            cover.disposition = av.stream.Disposition.attached_pic
+            container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered_picture(7), format="rgb24")))
+            container.mux(cover.encode(None))
+        sound = np.zeros((1, 16000), dtype=np.int16)
+        frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+
+
+def make_image(path):
+    Image.fromarray(numbered_picture(5)).save(path)
+
+
+NOT_VIDEOS = [
+    ("missing.mp4", lambda path: None, "there is no such file"),
+    ("folder", lambda path: path.mkdir(), "it is a directory"),
+    ("pipe", lambda path: os.mkfifo(path), "it is not a regular file"),
+    ("zero.mp4", lambda path: path.touch(), r"it is empty \(0 bytes\)"),
+    ("text.mp4", lambda path: path.write_text("hello"), "not a video that FFmpeg knows"),
+    ("text.txt", lambda path: path.write_text("hello world\n" * 500), "not a video that FFmpeg knows"),
+    ("random.mp4", lambda path: path.write_bytes(random.Random(0).randbytes(5000)), "not a video that FFmpeg knows"),
+    ("sound.m4a", make_audio, r"no video stream \(found: audio\)"),
+    ("cover.mp3", lambda path: make_audio(path, with_cover=True), r"no video stream \(found: audio with cover art\)"),
+    ("image.png", make_image, "it is an image"),
+    ("image.jpg", make_image, "it is an image"),
+    ("image.webp", make_image, "it is an image"),
+    ("image.avif", make_image, "it is an image"),
+    ("list.ffconcat", lambda path: path.write_text("ffconcat version 1.0\nfile clip.mp4\n"), "not a video"),
+    ("list.m3u8", lambda path: path.write_text("#EXTM3U\n#EXTINF:9,\nclip.ts\n#EXT-X-ENDLIST\n"), "not a video"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), NOT_VIDEOS, ids=[name for name, _, _ in NOT_VIDEOS])
+def test_what_is_not_a_video_is_refused_with_its_name_and_the_reason(tmp_path, name, make, message):
+    path = tmp_path / name
+    make_clip(tmp_path / "clip.mp4", 5)
+    make_clip(tmp_path / "clip.ts", 5)
+    make(path)
+    with pytest.raises(VideoReadError, match=f"^Cannot read a video from '.*{re.escape(name)}': .*{message}") as error:
+        read_video(path, 4)
+    assert "\n" not in str(error.value)
+
+
+def test_a_null_byte_in_a_path_is_no_crash():
+    with pytest.raises(VideoReadError, match="null byte"):
+        read_video("video\0.mp4", 4)
+
+
+def test_a_codec_that_nothing_decodes(tmp_path, clip):
+    path = tmp_path / "unknown.mp4"
+    path.write_bytes(clip.read_bytes().replace(b"avc1", b"xyz1"))
+    with pytest.raises(VideoReadError, match="there is no decoder for its video stream"):
+        read_video(path, 4)
+
+
+# Damaged videos
+
+
+def test_a_truncated_file_without_its_index(clip):
+    content = clip.read_bytes()
+    with pytest.raises(VideoReadError, match="<[0-9]+ bytes>: it begins like an mp4 file.*truncated"):
+        read_video(content[: len(content) // 2], 4)
+
+
+@pytest.mark.parametrize("detect_shots", [None, one_shot])
+def test_a_truncated_file_gives_the_frames_it_has(tmp_path, caplog, detect_shots):
+    path = make_clip(tmp_path / "cut.mp4", container_options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    video = read_video(path, 6, detect_shots=detect_shots)
+    assert 20 < video.total_num_frames < 180
+    assert video.total_num_frames + video.num_lost_frames == 200
+    assert numbers_of(video) == video.frame_indices
+    assert f"is damaged: {video.num_lost_frames} of 200 frames are lost" in caplog.text
+
+
+def test_a_truncated_matroska_file_is_said_to_be(tmp_path, caplog):
+    path = make_clip(tmp_path / "cut.mkv")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    video = read_video(path, 6)
+    assert 20 < video.total_num_frames < 180
+    assert "cut.mkv' states a duration of 8.0 s, but its frames end after" in caplog.text
+
+
+@pytest.mark.parametrize("detect_shots", [None, one_shot])
+def test_frames_behind_the_damage_are_found(tmp_path, caplog, detect_shots):
+    """Three packets of a video without B-frames are overwritten: the frames that decode keep their true times."""
+    path = make_clip(tmp_path / "holes.mp4", 120, bf="0")
+    content = bytearray(path.read_bytes())
+    with av.open(os.fspath(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for pos, size in packets[60:63]:
+        content[pos : pos + size] = b"\xff" * size
+    path.write_bytes(content)
+    video = read_video(path, 120, detect_shots=detect_shots)
+    assert 117 <= video.total_num_frames + video.num_lost_frames <= 120 and video.num_lost_frames >= 1
+    assert "is damaged" in caplog.text
+    # A keyframe comes every 12 frames: all is well again from number 72 on.
+    shown = dict(zip([round(seconds * 25) for seconds in video.frame_seconds], numbers_of(video), strict=True))
+    assert all(shown[number] == number for number in [*range(60), *range(72, 120)])
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.ts", "x.gif"])
+def test_damage_gives_frames_or_one_error(tmp_path, name):
+    """40 seeded damages per format: cut off, bytes overwritten anywhere or in the header, a piece missing."""
+    path = make_clip(tmp_path / name, 60, codec="gif" if name == "x.gif" else "libx264")
+    content = path.read_bytes()
+    num_read = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        damaged = bytearray(content)
+        if seed % 4 == 0:
+            del damaged[rng.randrange(1, len(damaged)) :]
+        elif seed % 4 == 3:
+            start = rng.randrange(len(damaged))
+            del damaged[start : start + rng.randrange(1, 3000)]
+        else:
+            end = len(damaged) if seed % 4 == 1 else 1500
+            for _ in range(rng.choice([1, 5, 50])):
+                damaged[rng.randrange(end)] = rng.randrange(256)
+        try:
+            video = read_video(bytes(damaged), 4, detect_shots=one_shot if seed % 8 < 4 else None)
+        except VideoReadError:
+            continue
+        num_read += 1
+        assert len(video.frames) == len(video.frame_indices) == min(4, video.total_num_frames) >= 1
+        assert video.frame_seconds == sorted(video.frame_seconds) and video.duration_seconds > 0
+    assert 5 < num_read < 41
+
+
+def test_a_file_that_changes_under_the_reader_is_an_error(clip, monkeypatch):
+    def never_sure(*args):
+        raise video_timeline.UnreliableVideoError
+
+    monkeypatch.setattr(video_reading, "fetch_frames", never_sure)
+    with pytest.raises(VideoReadError, match="it decodes differently each time"):
+        read_video(clip, 4)
+
+
+# URLs, all of them of this machine
+
+
+@pytest.fixture
+def server(clip):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path != "/clip.mp4":
+                return self.send_error(404)
+            content = clip.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_a_url_is_read(server):
+    assert numbers_of(read_video(f"{server}/clip.mp4", 4)) == uniform_frame_indices(200, 4)
+
+
+def test_a_url_that_does_not_exist(server):
+    with pytest.raises(VideoReadError, match="'http.*/other.mp4': .*404.*Check the address"):
+        read_video(f"{server}/other.mp4", 4)
+
+
+def test_a_server_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr(video_container, "URL_TIMEOUT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/clip.mp4"
+        with pytest.raises(VideoReadError, match="Check the address and the connection"):
+            read_video(url, 4)
+    with pytest.raises(VideoReadError, match="Connection refused. Check the address and the connection"):
+        read_video(url, 4)
