@@ -24,7 +24,7 @@ class TurnHeaders:
     Args:
         opening (`str`): Before the first user turn, at the very start of a prompt.
         user (`tuple[str, ...]`): Before a user turn that comes after another turn.
-        assistant (`str`): Between a user turn and the answer.
+        assistant (`str`): Between a user turn and the answer, without leading spaces.
         closing (`str`): After a user turn that ends the prompt.
     """
 
@@ -50,8 +50,8 @@ class TurnHeaders:
         return cls(
             opening=opening,
             user=tuple(header for header in user_headers if header.strip()),
-            # Before an answer that is there and before one that is to come, spaces may differ.
-            assistant=os.path.commonprefix([answer_header, generation_header]),
+            # Spaces may differ before an answer that is there, before one that is to come, and after an empty turn.
+            assistant=os.path.commonprefix([answer_header, generation_header]).lstrip(),
             closing=closing,
         )
 
@@ -67,7 +67,7 @@ class TurnHeaders:
             found = prompt.rfind(header, 0, position)
             if found >= 0:
                 starts.append(found + len(header))
-        if not starts or not self.assistant.strip():
+        if not starts or not self.assistant:
             raise ValueError(
                 "The user turn that holds a video was not found in the prompt, so the instruction for the video is "
                 "unknown. Make the prompt with apply_chat_template; it must start like "

@@ -211,7 +211,7 @@ class LinVTProcessor(ProcessorMixin):
         data, image_replacements = {}, []
         if images is not None:
             data, image_replacements = self._process_images_alone(images, image_kwargs)
-        data |= self.video_processor(videos, **video_kwargs)
+        data |= self.video_processor([[video] for video in videos], **video_kwargs)
         video_replacements = [self.replace_video_token(data, index) for index in range(len(videos))]
         filled, replacements = self.get_text_with_replacements(list(text), image_replacements, video_replacements)
 
@@ -236,10 +236,10 @@ class LinVTProcessor(ProcessorMixin):
 
     def _process_images_alone(self, images, image_kwargs: dict) -> tuple[dict, list[str]]:
         """The image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
-        flat = make_flat_list_of_images(self.image_processor.fetch_images(images))
-        prompts = [self.image_token * len(sample) for sample in images] if isinstance(images, list) else None
+        images = self.image_processor.fetch_images(images)
         if not isinstance(images, (list, tuple)) or not isinstance(images[0], (list, tuple)):
-            images, prompts = [flat], [self.image_token * len(flat)]
+            images = [make_flat_list_of_images(images)]
+        prompts = [self.image_token * len(sample) for sample in images]
         inputs = self._processor(
             images=images, text=prompts, images_kwargs=image_kwargs, return_text_replacement_offsets=True
         )

@@ -1,7 +1,7 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -33,10 +33,13 @@ class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
         `"autoshot"` finds the shots of a file and spreads the frames over them; `"uniform"` spreads them over time.
     autoshot_model (`str`, *optional*):
         Hub id or folder of trained AutoShot weights, needed with `shot_detection="autoshot"`.
+    on_progress (`Callable[[float], None]`, *optional*):
+        Called with the fraction of a file that has been read.
     """
 
     shot_detection: Literal["autoshot", "uniform"]
     autoshot_model: str | None
+    on_progress: Callable[[float], None] | None
 
 
 class LinVTVideoProcessor(BaseVideoProcessor):
@@ -151,6 +154,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
                 fps=options["fps"] if options["do_sample_frames"] else None,
                 transform=transform,
                 detect_shots=self._shot_detector(options),
+                on_progress=options["on_progress"],
             )
         return _sample_frames(video, metadata, options, transform)
 
@@ -245,7 +249,7 @@ def _frame_to_tensor(frame) -> torch.Tensor:
         frame = load_image(os.fspath(frame))
     if isinstance(frame, Image.Image):
         frame = np.asarray(frame.convert("RGB"))
-    frame = torch.as_tensor(np.ascontiguousarray(frame) if isinstance(frame, np.ndarray) else frame)
+    frame = torch.from_numpy(frame.copy()) if isinstance(frame, np.ndarray) else frame
     if frame.ndim != 3 or frame.dtype != torch.uint8 or 3 not in (frame.shape[0], frame.shape[-1]):
         raise ValueError(
             f"A frame has shape {tuple(frame.shape)} and dtype {frame.dtype}; expected uint8 of shape (height, width, "

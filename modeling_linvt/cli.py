@@ -1,0 +1,273 @@
+"""The `linvt` command: ask a question about a video, wrap an image-LLM, list the shots of a video.
+
+Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 1 anything else.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+from tqdm import tqdm
+from transformers import AutoProcessor
+from transformers.utils import logging
+
+from linvt.modeling_linvt import LinVTForConditionalGeneration
+from linvt.processors.frame_selection import shots_from_boundaries
+from linvt.processors.modeling_autoshot import AutoShotModel
+from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.video_reading import SampledVideo, read_video
+from linvt.tiny_models import tiny_linvt
+
+
+UNTRAINED = "no --model given, so a tiny model with random weights answers: its text means nothing"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.set_verbosity_error()
+    if options.json or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        result = options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"linvt {options.command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result))
+    return 0
+
+
+def ask(options: argparse.Namespace) -> dict:
+    """Answers a question about a video."""
+    if options.model is None:
+        model, processor = tiny_linvt()
+        if not options.json:
+            print(f"note: {UNTRAINED}", file=sys.stderr)
+    else:
+        _check_folder(options.model)
+        model = LinVTForConditionalGeneration.from_pretrained(options.model, dtype="auto", device_map=options.device)
+        processor = LinVTProcessor.from_pretrained(options.model)
+    content = [{"type": "video", "video": options.video}, {"type": "text", "text": options.question}]
+    settings = {"num_frames": options.num_frames, "autoshot_model": options.autoshot}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if options.autoshot is not None:
+        settings["shot_detection"] = "autoshot"
+    with _Bar("reading", options) as on_progress:
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"return_metadata": True, "on_progress": on_progress, **settings},
+        )
+    video: SampledVideo = inputs.pop("video_metadata")[0]
+    inputs = inputs.to(model.device)
+    tokens_per_frame = model.get_frame_tokens(inputs["pixel_values_videos"][0, :1]).shape[1]
+    with _Bar("answering", options):
+        output = model.generate(**inputs, max_new_tokens=options.max_new_tokens, do_sample=False)
+    prompt_tokens = inputs["input_ids"].shape[1]
+    return {
+        "video": _about(options.video, video),
+        "frames": [
+            {"index": index, "seconds": round(seconds, 3), "shot": shot}
+            for index, seconds, shot in zip(video.frame_indices, video.frame_seconds, video.shot_ids, strict=True)
+        ],
+        "num_frame_tokens": tokens_per_frame * len(video.frame_indices),
+        "num_video_tokens": processor.num_video_tokens,
+        "num_prompt_tokens": prompt_tokens,
+        "trained": options.model is not None,
+        "text": processor.decode(output[0, prompt_tokens:], skip_special_tokens=True),
+    }
+
+
+def show_answer(result: dict) -> str:
+    num_frames = len(result["frames"])
+    times = " ".join(f"{frame['seconds']:.2f}" for frame in result["frames"])
+    tokens_per_frame = result["num_frame_tokens"] // num_frames
+    return _table(
+        {
+            "video": _describe(result["video"]),
+            "frames": f"{num_frames} of {result['video']['num_frames']}, at {times} s",
+            "tokens": f"{num_frames} frames x {tokens_per_frame} = {result['num_frame_tokens']} frame tokens -> "
+            f"{result['num_video_tokens']} video tokens; {result['num_prompt_tokens']} tokens into the LLM",
+            # A model may write anything, also what a terminal takes for a command.
+            "text": "".join(character if character.isprintable() else " " for character in result["text"]),
+        }
+    )
+
+
+def wrap(options: argparse.Namespace) -> dict:
+    """Puts a fresh video tokenizer on an image-LLM and saves the whole."""
+    output = Path(options.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists already; give the name of a new folder.")
+    _check_folder(options.image_llm)
+    model = LinVTForConditionalGeneration.from_image_llm(options.image_llm, dtype=options.dtype)
+    processor = LinVTProcessor.from_image_llm_processor(
+        AutoProcessor.from_pretrained(options.image_llm), model.config.num_video_tokens
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside the goal and moved there when it is whole, so that a broken run leaves nothing that loads.
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        unfinished.chmod(0o777 & ~_umask())
+        os.replace(unfinished, output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return {
+        "image_llm": str(options.image_llm),
+        "model_type": model.config.image_llm_config.model_type,
+        "output": str(output),
+        "num_image_llm_parameters": model.image_llm.num_parameters(),
+        "num_video_tokenizer_parameters": model.video_tokenizer.num_parameters(),
+        "num_video_tokens": model.config.num_video_tokens,
+        "frame_size": dict(processor.video_processor.size),
+        "trained": False,
+    }
+
+
+def show_wrapped(result: dict) -> str:
+    size = result["frame_size"]
+    return _table(
+        {
+            "wrapped": f"{result['image_llm']} ({result['model_type']}, "
+            f"{result['num_image_llm_parameters'] / 1e6:.1f} M parameters, unchanged)",
+            "added": f"video tokenizer, {result['num_video_tokenizer_parameters'] / 1e6:.1f} M parameters, untrained; "
+            f"{result['num_video_tokens']} tokens per video, frames of {size['height']} x {size['width']} pixels",
+            "saved": result["output"],
+        }
+    )
+
+
+def shots(options: argparse.Namespace) -> dict:
+    """Lists the shots of a video."""
+    if options.autoshot is None:
+        raise ValueError("finding shots needs trained AutoShot weights; give their Hub id or folder as --autoshot.")
+    _check_folder(options.autoshot)
+    network = AutoShotModel.from_pretrained(options.autoshot).eval()
+    with _Bar("reading", options) as on_progress:
+        video = read_video(
+            options.video,
+            num_frames=1,
+            detect_shots=lambda frames: shots_from_boundaries(
+                network.shot_probabilities(frames), network.config.threshold
+            ),
+            on_progress=on_progress,
+        )
+    return {
+        "video": _about(options.video, video),
+        "shots": [
+            {"start_seconds": round(start, 3), "end_seconds": round(end, 3)} for start, end in video.shots_seconds
+        ],
+    }
+
+
+def show_shots(result: dict) -> str:
+    lines = [f"{'shot':>5} {'start s':>10} {'end s':>10} {'seconds':>10}"]
+    for number, shot in enumerate(result["shots"]):
+        start, end = shot["start_seconds"], shot["end_seconds"]
+        lines.append(f"{number:>5} {start:>10.2f} {end:>10.2f} {end - start:>10.2f}")
+    return "\n".join([_table({"video": _describe(result["video"])}), *lines])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="linvt", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    command = commands.add_parser("ask", help="answer a question about a video", description=ask.__doc__)
+    command.add_argument("video", help="path or URL of a video")
+    command.add_argument("question")
+    command.add_argument("--model", help="Hub id or folder of a LinVT model (default: a tiny one without training)")
+    command.add_argument("--num-frames", type=int, help="frames to look at (default: that of the model's processor)")
+    command.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in tokens (default: 64)")
+    command.add_argument("--device", help="where the model runs, such as cuda (default: the CPU)")
+    command.set_defaults(run=ask, show=show_answer)
+    _add_common(command, "spread the frames over the shots that these AutoShot weights find (Hub id or folder)")
+
+    command = commands.add_parser("wrap", help="make a video-LLM of an image-LLM", description=wrap.__doc__)
+    command.add_argument("image_llm", help="Hub id or folder of an image-LLM")
+    command.add_argument("output", help="new folder for the LinVT model")
+    command.add_argument("--dtype", default="auto", help="such as bfloat16 (default: that of the checkpoint)")
+    command.set_defaults(run=wrap, show=show_wrapped)
+    _add_common(command)
+
+    command = commands.add_parser("shots", help="list the shots of a video", description=shots.__doc__)
+    command.add_argument("video", help="path or URL of a video")
+    command.set_defaults(run=shots, show=show_shots)
+    _add_common(command, "Hub id or folder of trained AutoShot weights")
+    return parser
+
+
+def _add_common(command: argparse.ArgumentParser, autoshot_help: str | None = None) -> None:
+    if autoshot_help is not None:
+        command.add_argument("--autoshot", metavar="WEIGHTS", help=autoshot_help)
+    command.add_argument("--json", action="store_true", help="print the result for machines")
+
+
+class _Bar:
+    """A progress bar on standard error, where a person looks at it."""
+
+    def __init__(self, task: str, options: argparse.Namespace):
+        hidden = options.json or not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=100, desc=task, unit="%", leave=False, disable=hidden, bar_format="{desc} {bar} {n:.0f}%"
+        )
+
+    def __enter__(self):
+        return lambda fraction: self.bar.update(100 * fraction - self.bar.n)
+
+    def __exit__(self, *error) -> None:
+        self.bar.close()
+
+
+def _check_folder(name: str) -> None:
+    """A path that is not there would be taken for a Hub id, and the error would speak of that."""
+    if (name.startswith((".", "~", os.sep)) or name.count("/") > 1) and not Path(name).is_dir():
+        raise ValueError(f"there is no folder {name}; give that of a saved model or the id of one on the Hub.")
+
+
+def _about(source: str, video: SampledVideo) -> dict:
+    return {
+        "source": source,
+        "duration_seconds": round(video.duration_seconds, 3),
+        "num_frames": video.total_num_frames,
+        "num_lost_frames": video.num_lost_frames,
+        "width": video.width,
+        "height": video.height,
+    }
+
+
+def _describe(about: dict) -> str:
+    lost = f", {about['num_lost_frames']} frames lost" if about["num_lost_frames"] else ""
+    return f"{about['source']}, {about['duration_seconds']:.2f} s, {about['width']} x {about['height']}{lost}"
+
+
+def _table(rows: dict[str, str]) -> str:
+    """Rows with a title each, wrapped to the width of the terminal."""
+    width, indent = min(shutil.get_terminal_size().columns, 100), max(map(len, rows)) + 2
+    return "\n".join(
+        textwrap.fill(text, width, initial_indent=title.ljust(indent), subsequent_indent=" " * indent)
+        for title, text in rows.items()
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from tiny_families import random_video, write_video
+from transformers import BertConfig, pipeline
+
+from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration
+from linvt.cli import main
+from linvt.tiny_models import tiny_linvt, tiny_llava
+
+
+@pytest.fixture
+def run(capsys):
+    """`run(arguments...)`: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse
+            code = error.code
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
+
+
+def python_answer(video, question: str, max_new_tokens: int) -> str:
+    model, processor = tiny_linvt()
+    content = [{"type": "video", "video": str(video)}, {"type": "text", "text": question}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def check_same_text_everywhere(run, video):
+    code, output, _ = run("ask", video, "What happens?", "--max-new-tokens", 12, "--json")
+    assert code == 0
+    text = json.loads(output)["text"]
+    model, processor = tiny_linvt()
+    pipe = pipeline("video-text-to-text", model=model, processor=processor)
+    answers = pipe(str(video), text="What happens?", max_new_tokens=12, do_sample=False)
+    assert text == python_answer(video, "What happens?", 12) == answers[0]["generated_text"] != ""
+
+
+def test_command_python_and_pipeline_give_the_same_text(run, video_file):
+    check_same_text_everywhere(run, video_file(12))
+
+
+@pytest.mark.parametrize("name", ["montage_640x360.mp4", "src/nasa_13013.mp4"])
+def test_real_videos_give_the_same_text_everywhere(run, shared_videos, name):
+    check_same_text_everywhere(run, shared_videos / name)
+
+
+def test_ask_prints_frames_times_tokens_and_text(run, video_file):
+    code, output, errors = run("ask", video_file(20, fps=10), "What happens?", "--num-frames", 4)
+    assert code == 0 and "random weights" in errors and "means nothing" in errors
+    assert "4 of 20, at 0.20 0.70 1.20 1.70 s" in output
+    assert "4 frames x 16 = 64 frame tokens -> 112 video tokens" in output
+    assert max(map(len, output.splitlines())) <= 100
+    assert all(character.isprintable() or character == "\n" for character in output)
+
+
+def test_ask_for_machines(run, video_file):
+    code, output, errors = run("ask", video_file(20, fps=10), "What happens?", "--num-frames", 2, "--json")
+    result = json.loads(output)
+    assert code == 0 and errors == ""
+    assert [frame["seconds"] for frame in result["frames"]] == [0.5, 1.5]
+    assert result["num_frame_tokens"] == 32 and result["num_video_tokens"] == 112 and result["trained"] is False
+    assert result["video"]["num_frames"] == 20 and result["video"]["duration_seconds"] == 2.0
+
+
+def test_wrap_then_ask(run, video_file, tmp_path):
+    image_llm, processor = tiny_llava()
+    image_llm.save_pretrained(tmp_path / "llava")
+    processor.save_pretrained(tmp_path / "llava")
+    code, output, _ = run("wrap", tmp_path / "llava", tmp_path / "new" / "linvt")
+    assert code == 0 and "untrained" in output and "112 tokens per video" in output
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["linvt"]
+    model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "new" / "linvt")
+    assert model.config.num_video_tokens == 112
+    asked = ("ask", video_file(12), "What?", "--model", tmp_path / "new" / "linvt", "--max-new-tokens", 4, "--json")
+    code, output, errors = run(*asked)
+    assert code == 0 and errors == "" and json.loads(output)["trained"] is True
+    code, _, errors = run("wrap", tmp_path / "llava", tmp_path / "new" / "linvt")
+    assert code == 2 and "exists already; give the name of a new folder" in errors
+
+
+def test_a_failed_wrap_leaves_nothing(run, tmp_path, monkeypatch):
+    image_llm, processor = tiny_llava()
+    image_llm.save_pretrained(tmp_path / "llava")
+    processor.save_pretrained(tmp_path / "llava")
+
+    def fail(self, folder, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("linvt.processors.processing_linvt.LinVTProcessor.save_pretrained", fail)
+    code, _, errors = run("wrap", tmp_path / "llava", tmp_path / "linvt")
+    assert code == 2 and "No space left on device" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["llava"]
+
+
+def test_shots(run, tmp_path):
+    # An untrained network that calls every frame a boundary, so every frame is a shot.
+    AutoShotModel(AutoShotConfig(threshold=0.0)).save_pretrained(tmp_path / "autoshot")
+    video = write_video(tmp_path / "clip.mp4", random_video(5), fps=10)
+    code, output, _ = run("shots", video, "--autoshot", tmp_path / "autoshot", "--json")
+    assert code == 0
+    shots = json.loads(output)["shots"]
+    assert shots[0]["start_seconds"] == 0 and shots[-1]["end_seconds"] == pytest.approx(0.5)
+    assert all(a["end_seconds"] == b["start_seconds"] for a, b in zip(shots, shots[1:], strict=False))
+    code, output, _ = run("shots", video, "--autoshot", tmp_path / "autoshot")
+    assert code == 0 and len(output.splitlines()) == 2 + len(shots)
+
+
+def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("This is a text.")
+    BertConfig().save_pretrained(tmp_path / "bert")
+    cases = [
+        (("ask", tmp_path / "nothing.mp4", "What?"), "nothing.mp4"),
+        (("ask", tmp_path, "What?"), "directory"),
+        (("ask", tmp_path / "empty.mp4", "What?"), "empty"),
+        (("ask", tmp_path / "text.mp4", "What?"), "not a video"),
+        (("ask", video_file(12), "What?", "--num-frames", "0"), "num_frames is 0"),
+        (("ask", video_file(12), "What?", "--model", tmp_path / "no_model"), "there is no folder"),
+        (("ask", video_file(12), "What?", "--model", tmp_path / "bert"), "holds a 'bert' model, not a LinVT one"),
+        (("wrap", tmp_path / "bert", tmp_path / "out"), "not an image-LLM"),
+        (("wrap", tmp_path / "nothing", tmp_path / "out"), "there is no folder"),
+        (("shots", video_file(12)), "needs trained AutoShot weights"),
+    ]
+    for arguments, message in cases:
+        code, output, errors = run(*arguments)
+        *notes, line = errors.splitlines()
+        assert code == 2 and output == "" and message in line and line.startswith(f"linvt {arguments[0]}: ")
+        assert all(note.startswith("note: ") for note in notes)
+    code, _, errors = run("ask")
+    assert code == 2 and "usage: linvt ask" in errors
+
+
+def test_as_a_program(tmp_path):
+    program = [sys.executable, "-m", "linvt.cli", "ask", str(tmp_path / "nothing.mp4"), "What?"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
