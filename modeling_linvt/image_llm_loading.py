@@ -1,5 +1,6 @@
 """Loads the image-LLM that is to be wrapped, and refuses what LinVT cannot wrap, with the reason."""
 
+import copy
 import os
 
 from transformers import (
@@ -9,6 +10,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.image_llm_families import FAMILIES
 
@@ -64,6 +66,18 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
         raise _refusal(model_type, "its configuration names no image_token_id, the placeholder of an image's tokens")
 
 
+def spare_video_tokenizer(quantization_config: QuantizationConfigMixin) -> QuantizationConfigMixin:
+    """
+    The same quantisation for the image-LLM alone: the video tokenizer is small, and weights that shall go on learning
+    must not be quantised. Configurations that name no exceptions are returned as they are.
+    """
+    spared = copy.deepcopy(quantization_config)
+    for name in ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules"):
+        if name in vars(spared):
+            setattr(spared, name, [*(getattr(spared, name) or ["lm_head"]), "video_tokenizer"])
+    return spared
+
+
 def _refusal(model_type: str, reason: str) -> ValueError:
     return ValueError(
         f"LinVT cannot wrap {model_type!r}: {reason}. Tested: {', '.join(sorted(FAMILIES))}; others work if they "
@@ -71,4 +85,10 @@ def _refusal(model_type: str, reason: str) -> ValueError:
     )
 
 
-__all__ = ["HUB_ARGUMENTS", "check_image_llm", "check_image_llm_config", "load_image_llm"]
+__all__ = [
+    "HUB_ARGUMENTS",
+    "check_image_llm",
+    "check_image_llm_config",
+    "load_image_llm",
+    "spare_video_tokenizer",
+]

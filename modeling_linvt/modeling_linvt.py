@@ -23,10 +23,17 @@ from transformers import (
 from transformers import initialization as init
 from transformers.generation import GenerationMode
 from transformers.utils import ModelOutput
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.image_llm_families import image_llm_family
-from linvt.image_llm_loading import HUB_ARGUMENTS, check_image_llm, check_image_llm_config, load_image_llm
+from linvt.image_llm_loading import (
+    HUB_ARGUMENTS,
+    check_image_llm,
+    check_image_llm_config,
+    load_image_llm,
+    spare_video_tokenizer,
+)
 from linvt.modeling_linvt_video import LinVTVideoModel
 
 
@@ -140,7 +147,10 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | None = None, **kwargs):
-        """Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`."""
+        """
+        Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`. A `quantization_config` quantises the
+        image-LLM and spares the video tokenizer.
+        """
         if config is None:
             hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
@@ -149,7 +159,19 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     f"{pretrained_model_name_or_path} holds a {fields.get('model_type')!r} model, not a LinVT one. To "
                     "put a video tokenizer on an image-LLM use LinVTForConditionalGeneration.from_image_llm."
                 )
+        if isinstance(kwargs.get("quantization_config"), QuantizationConfigMixin):
+            kwargs["quantization_config"] = spare_video_tokenizer(kwargs["quantization_config"])
         return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """As `PreTrainedModel.save_pretrained`; raises a `ValueError` for what could not be loaded again."""
+        if getattr(self.image_llm, "is_quantized", False) and not getattr(self, "is_quantized", False):
+            raise ValueError(
+                "The image-LLM was quantised before it was wrapped, so this model cannot be saved as a whole. Wrap "
+                "and save it unquantised, then give quantization_config to from_pretrained; or save only "
+                "model.video_tokenizer."
+            )
+        super().save_pretrained(save_directory, **kwargs)
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.image_llm.get_input_embeddings()

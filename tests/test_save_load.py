@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForMultimodalLM,
     AutoProcessor,
     AutoVideoProcessor,
+    BitsAndBytesConfig,
 )
 
 from linvt import LinVTConfig, LinVTForConditionalGeneration, LinVTProcessor, LinVTVideoProcessor
@@ -124,3 +125,30 @@ def test_a_truncated_checkpoint_is_an_error(make_linvt, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(Exception, match="(?i)incomplete|invalid|deserializ|header"):
         AutoModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantisation_spares_the_video_tokenizer(make_linvt, ask, tmp_path, bits):
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="quantisation is tested with bitsandbytes")
+    quantised_class = {4: bitsandbytes.nn.Linear4bit, 8: bitsandbytes.nn.Linear8bitLt}[bits]
+    quantization = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    model, processor = make_linvt("llava")
+    inputs = ask(processor, random_video(6), "What is it?")
+    model.image_llm.save_pretrained(tmp_path / "image_llm")
+    model.save_pretrained(tmp_path / "linvt")
+
+    wrapped = LinVTForConditionalGeneration.from_image_llm(
+        tmp_path / "image_llm", SMALL, quantization_config=quantization
+    )
+    loaded = AutoModel.from_pretrained(tmp_path / "linvt", quantization_config=quantization)
+    for quantised in (wrapped, loaded):
+        assert type(quantised.image_llm.model.language_model.layers[0].mlp.up_proj) is quantised_class
+        assert not any(isinstance(module, quantised_class) for module in quantised.video_tokenizer.modules())
+        assert not isinstance(quantised.image_llm.lm_head, quantised_class)
+        assert quantised(**inputs).logits.isfinite().all()
+    assert torch.equal(loaded.video_tokenizer.token_proj.weight, model.video_tokenizer.token_proj.weight)
+
+    loaded.save_pretrained(tmp_path / "quantised")
+    assert torch.equal(AutoModel.from_pretrained(tmp_path / "quantised")(**inputs).logits, loaded(**inputs).logits)
+    with pytest.raises(ValueError, match="quantised before it was wrapped.*Wrap and save it unquantised"):
+        wrapped.save_pretrained(tmp_path / "wrapped")
