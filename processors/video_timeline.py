@@ -82,7 +82,7 @@ class Timeline:
         has_usable_timestamps (`bool`):
             `False` if the times had to be computed from the frame rate that the file states.
         stated_seconds (`float`):
-            Duration that the file states for itself; 0 if it states none, or has other streams that may be longer.
+            Duration that the file states for the video; 0 if it states none.
         decoded_numbers (`list[int]`, *optional*):
             Number of the first, second, ... frame that the decoder gives, where a damaged file makes it give them out
             of order. `None` if they come in order.
@@ -214,17 +214,29 @@ def make_timeline(timestamps: list[int | None], stream: VideoStream, log: Packet
         if number < num_frames and times[number] == pts:
             keyframes.append((number, pts, dts))
 
-    # The index also counts the frames behind the point where the file was cut off.
-    num_lost_frames = max(stream.frames - log.num_packets, 0) if container.format.name == MP4_FORMAT else 0
+    timeline = Timeline(
+        times, last_duration, time_base, keyframes, 0, usable, _stated_seconds(stream), decoded_numbers
+    )
     if not strict:
         # Packets that show no frame are usual in some codecs (VP8), but those decode without an error.
-        num_lost_frames += max(len(log.timestamps) - num_frames, 0)
+        timeline.num_lost_frames += max(len(log.timestamps) - num_frames, 0)
+    # The index also counts the frames behind the point where the file was cut off, but so it does frames that an edit
+    # list leaves out; only the first are missing from the duration.
+    if container.format.name == MP4_FORMAT and num_frames > 0:
+        seconds = timeline.seconds(num_frames)
+        if timeline.stated_seconds > seconds + seconds / num_frames:
+            timeline.num_lost_frames += max(stream.frames - log.num_packets, 0)
+    return timeline
 
-    has_other_streams = len(container.streams) > 1
-    stated_seconds = 0.0 if has_other_streams or container.duration is None else container.duration / av.time_base
-    return Timeline(
-        times, last_duration, time_base, keyframes, num_lost_frames, usable, stated_seconds, decoded_numbers
-    )
+
+def _stated_seconds(stream: VideoStream) -> float:
+    """Duration that the file states for the video; 0 if it states none, or only one of all its streams together."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    container = stream.container
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return 0.0
 
 
 def fetch_frames(
