@@ -1,0 +1,47 @@
+"""What the README shows is what happens: its commands, its output and its Python."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from tiny_families import build_image_llm
+
+from linvt.cli import main
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_first_command_prints_what_is_shown(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "120")
+    command = blocks("bash")[0].split("&&")[-1].strip()
+    assert main(shlex.split(command)[1:]) == 0
+    output = capsys.readouterr()
+    got = [line for line in (output.err + output.out).splitlines() if not line.startswith("text ")]
+    shown = [line for line in blocks("text")[0].splitlines() if not line.startswith("text ")]
+    assert got == shown
+
+
+def test_the_python_runs(monkeypatch, tmp_path):
+    image_llm, processor = build_image_llm("qwen2_vl")
+    image_llm.save_pretrained(tmp_path / "image_llm")
+    processor.save_pretrained(tmp_path / "image_llm")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks("python"):
+        block = block.replace('"Qwen/Qwen2-VL-2B-Instruct"', '"image_llm"').replace("num_frames=64", "num_frames=4")
+        exec(block, namespace)
+    assert namespace["model"].config.num_video_tokens == 112
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(path):
+    assert (ROOT / path).exists()
