@@ -244,7 +244,7 @@ def test_the_best_of_several_streams_is_read(tmp_path):
         small, large = (container.add_stream("mpeg4", rate=25) for _ in range(2))
         for stream, (width, height) in ((small, (32, 24)), (large, (WIDTH, HEIGHT))):
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        large.disposition = av.stream.Disposition.default
+        large.disposition = av.stream.Disposition.default.value
         for i in range(10):
             for stream in (small, large):
                 picture = numbered_picture(i, stream.width, stream.height)
@@ -376,7 +376,7 @@ def make_audio(path, with_cover=False):
         cover = container.add_stream("mjpeg", rate=1) if with_cover else None
         if with_cover:
             cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-            cover.disposition = av.stream.Disposition.attached_pic
+            cover.disposition = av.stream.Disposition.attached_pic.value
             container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered_picture(7), format="rgb24")))
             container.mux(cover.encode(None))
         add_silence(container, audio)
