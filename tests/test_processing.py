@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from tiny_families import FAMILIES, random_video, user_turn
 
-from linvt import LinVTProcessor, LinVTVideoProcessor, VideoReadError
+from linvt import AutoShotConfig, AutoShotModel, LinVTProcessor, LinVTVideoProcessor, VideoReadError
 from linvt.tiny_models import tiny_llava
 
 
@@ -224,16 +224,18 @@ def test_autoshot_without_weights_is_an_error(make_linvt, video_file):
         processor.video_processor(video_file(12), shot_detection="autoshot")
 
 
-def test_autoshot_with_weights_numbers_the_shots(make_linvt, video_file, tmp_path):
-    from linvt import AutoShotConfig, AutoShotModel
+def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, video_file, tmp_path, monkeypatch):
+    def a_cut_after_two_frames(network, frames):
+        return torch.arange(sum(1 for _ in frames)) == 1
 
     _, processor = make_linvt("llava")
-    # An untrained network that calls every frame a boundary: each frame is a shot of its own.
-    AutoShotModel(AutoShotConfig(threshold=0.0)).save_pretrained(tmp_path / "autoshot")
+    AutoShotModel(AutoShotConfig()).save_pretrained(tmp_path / "autoshot")
+    monkeypatch.setattr(AutoShotModel, "shot_probabilities", a_cut_after_two_frames)
     options = {"shot_detection": "autoshot", "autoshot_model": str(tmp_path / "autoshot")}
-    video = processor.video_processor(video_file(12), num_frames=3, return_tensors="pt", **options)
-    shots = video["video_shot_ids"][0].tolist()
-    assert len(set(shots)) <= 3 and shots == sorted(shots) and shots[0] >= 0
+    video = processor.video_processor(video_file(12, fps=10), num_frames=3, return_tensors="pt", **options)
+    assert video["video_shot_ids"].tolist() == [[0, 1, 1]]
+    first, *others = video["video_milliseconds"][0].tolist()
+    assert first in (0, 100) and all(200 <= time < 1200 for time in others)
 
 
 def test_wrong_numbers_of_videos(make_linvt):
