@@ -121,9 +121,7 @@ class LinVTVideoConfig(PreTrainedConfig):
 
     def _check_variant(self) -> None:
         if not (self.use_svr or self.use_tta):
-            raise ValueError(
-                "use_svr and use_tta are both False, so nothing makes video tokens; set one to True."
-            )
+            raise ValueError("use_svr and use_tta are both False, so nothing makes video tokens; set one to True.")
         if not self.use_svr and self.multi_scale != "single":
             raise ValueError(
                 f"multi_scale is {self.multi_scale!r}, but pooling is a part of SVR (Sec. 3.2.1) and use_svr is "
@@ -161,9 +159,12 @@ class LinVTConfig(PreTrainedConfig):
             Configuration of the image-LLM that is wrapped, of any model type that `AutoConfig` knows.
         video_tokenizer_config (`dict` or `LinVTVideoConfig`, *optional*):
             Configuration of the video tokenizer; all defaults if left out.
-        frames_per_batch (`int`, *optional*, defaults to 32):
+        frames_per_batch (`int`, *optional*, defaults to 16):
             Frames that go through the vision encoder at once. Lower it when the encoder runs out of memory; the
             result does not depend on it.
+        frames_per_patch (`int`, *optional*, defaults to 1):
+            Frames that the vision encoder takes in as one. The encoder of Qwen2-VL has patches two frames deep: 2
+            halves its cost, and that of the video tokenizer, and two neighbours share their tokens.
 
     Example:
 
@@ -183,7 +184,8 @@ class LinVTConfig(PreTrainedConfig):
 
     image_llm_config: dict | PreTrainedConfig | None = None
     video_tokenizer_config: dict | PreTrainedConfig | None = None
-    frames_per_batch: int = 32
+    frames_per_batch: int = 16
+    frames_per_patch: int = 1
 
     def __post_init__(self, **kwargs):
         image_llm_config = _image_llm_config(self.image_llm_config)
@@ -196,8 +198,9 @@ class LinVTConfig(PreTrainedConfig):
         self.image_llm_config, self.video_tokenizer_config = image_llm_config, video_tokenizer_config
         if attn_implementation is not None:
             self._attn_implementation = attn_implementation
-        if self.frames_per_batch < 1:
-            raise ValueError(f"frames_per_batch is {self.frames_per_batch}; it must be at least 1.")
+        for name in ("frames_per_batch", "frames_per_patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         embedding_size = self.get_text_config().hidden_size
         if self.video_tokenizer_config.embedding_size not in (None, embedding_size):
             raise ValueError(

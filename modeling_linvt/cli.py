@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import AutoProcessor
 from transformers.utils import logging
 
+from linvt.frame_clips import frame_clips
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.frame_selection import shots_from_boundaries
 from linvt.processors.modeling_autoshot import AutoShotModel
@@ -68,7 +69,8 @@ def ask(options: argparse.Namespace) -> dict:
         )
     video: SampledVideo = inputs.pop("video_metadata")[0]
     inputs = inputs.to(model.device)
-    tokens_per_frame = model.get_frame_tokens(inputs["pixel_values_videos"][0, :1]).shape[1]
+    clips = frame_clips(inputs["video_shot_ids"][0], model.config.frames_per_patch)
+    tokens_per_clip = model.get_frame_tokens(inputs["pixel_values_videos"][0], clips[:1]).shape[1]
     with _Bar("answering", options):
         output = model.generate(**inputs, max_new_tokens=options.max_new_tokens, do_sample=False)
     prompt_tokens = inputs["input_ids"].shape[1]
@@ -78,7 +80,7 @@ def ask(options: argparse.Namespace) -> dict:
             {"index": index, "seconds": round(seconds, 3), "shot": shot}
             for index, seconds, shot in zip(video.frame_indices, video.frame_seconds, video.shot_ids, strict=True)
         ],
-        "num_frame_tokens": tokens_per_frame * len(video.frame_indices),
+        "num_frame_tokens": tokens_per_clip * len(clips),
         "num_video_tokens": processor.num_video_tokens,
         "num_prompt_tokens": prompt_tokens,
         "trained": options.model is not None,
@@ -89,13 +91,12 @@ def ask(options: argparse.Namespace) -> dict:
 def show_answer(result: dict) -> str:
     num_frames = len(result["frames"])
     times = " ".join(f"{frame['seconds']:.2f}" for frame in result["frames"])
-    tokens_per_frame = result["num_frame_tokens"] // num_frames
     return _table(
         {
             "video": _describe(result["video"]),
             "frames": f"{num_frames} of {result['video']['num_frames']}, at {times} s",
-            "tokens": f"{num_frames} frames x {tokens_per_frame} = {result['num_frame_tokens']} frame tokens -> "
-            f"{result['num_video_tokens']} video tokens; {result['num_prompt_tokens']} tokens into the LLM",
+            "tokens": f"{result['num_frame_tokens']} of the frames -> {result['num_video_tokens']} of the video; "
+            f"{result['num_prompt_tokens']} into the LLM with the text",
             # A model may write anything, also what a terminal takes for a command.
             "text": "".join(character if character.isprintable() else " " for character in result["text"]),
         }

@@ -18,17 +18,30 @@ class ImageLLMFamily:
     def __init__(self, image_llm: PreTrainedModel):
         self.image_llm = image_llm
 
-    def frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+    def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         """
-        Visual tokens of single frames, after the projector, without tiling.
+        Visual tokens of frames, after the projector, without tiling.
 
         Args:
-            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
+            clips (`torch.Tensor` of shape `(clips, frames per clip, 3, height, width)`): Normalised frames, those of a
+                clip to be encoded as one.
 
         Returns:
-            `torch.Tensor` of shape `(frames, tokens per frame, channels)`.
+            `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
+
+        Raises:
+            `ValueError`: If the vision encoder cannot take in so many frames as one.
         """
+        frames = self._single_frames(clips)
         return _stack(self.image_llm.get_image_features(pixel_values=frames, return_dict=True).pooler_output)
+
+    def _single_frames(self, clips: torch.Tensor) -> torch.Tensor:
+        if clips.shape[1] != 1:
+            raise ValueError(
+                f"frames_per_patch is {clips.shape[1]}, but the encoder of {self.image_llm.config.model_type!r} takes "
+                "in frames one by one; set config.frames_per_patch = 1."
+            )
+        return clips[:, 0]
 
     def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the tokens of a frame of `height` x `width` pixels; one row if they form no grid."""
@@ -67,23 +80,29 @@ class ImageLLMFamily:
 class Qwen2VLFamily(ImageLLMFamily):
     """Qwen2-VL: images are sequences of patches, and positions have three axes (M-RoPE)."""
 
-    def frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+    def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         vision = self.image_llm.config.vision_config
-        patch, merge, repeats = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        num_frames, channels, height, width = frames.shape
+        patch, merge, depth = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        num_clips, frames_per_clip, channels, height, width = clips.shape
         if height % (patch * merge) or width % (patch * merge):
             raise ValueError(
                 f"Frames are {height} x {width} pixels; Qwen2-VL needs multiples of {patch * merge}. Change `size` of "
                 "the video processor."
             )
+        if frames_per_clip not in (1, depth):
+            raise ValueError(
+                f"frames_per_patch is {frames_per_clip}; this Qwen2-VL takes in 1 or {depth} frames as one."
+            )
         rows, columns = height // patch, width // patch
-        # Patches in the order of the vision encoder: blocks of merge x merge patches, row by row.
-        patches = frames.view(num_frames, channels, rows // merge, merge, patch, columns // merge, merge, patch)
-        patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
-        patches = patches.expand(-1, -1, -1, -1, -1, -1, repeats, -1, -1)  # a still picture fills a temporal patch
-        grid = torch.tensor([[1, rows, columns]], device=frames.device).expand(num_frames, -1)
+        # Patches in the order of the vision encoder: blocks of merge x merge patches, row by row. A still picture
+        # fills the whole temporal depth of a patch.
+        patches = clips.expand(-1, depth, -1, -1, -1)
+        patches = patches.unflatten(4, (columns // merge, merge, patch)).unflatten(3, (rows // merge, merge, patch))
+        # (clips, depth, channels, rows, merged rows, y, columns, merged columns, x)
+        patches = patches.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        grid = torch.tensor([[1, rows, columns]], device=clips.device).expand(num_clips, -1)
         features = self.image_llm.get_image_features(
-            patches.reshape(num_frames * rows * columns, -1), image_grid_thw=grid, return_dict=True
+            patches.reshape(num_clips * rows * columns, -1), image_grid_thw=grid, return_dict=True
         ).pooler_output
         return _stack(features)
 
@@ -104,7 +123,8 @@ class Qwen2VLFamily(ImageLLMFamily):
 class LlavaOnevisionFamily(ImageLLMFamily):
     """LLaVA-OneVision: a frame is presented as one of several images, which are not split into tiles."""
 
-    def frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
+    def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
+        frames = self._single_frames(clips)
         num_frames, _, height, width = frames.shape
         # Two images at least: a single one is split at "any resolution", several are taken whole.
         padded = frames if num_frames > 1 else frames.expand(2, -1, -1, -1)

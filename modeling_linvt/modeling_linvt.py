@@ -4,10 +4,8 @@ Text and images go straight to the image-LLM. For a video, the image-LLM encodes
 their tokens into a few video tokens, and the image-LLM reads those as `inputs_embeds` in place of an image's tokens.
 """
 
-import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +19,12 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.generation import GenerationMode
 from transformers.utils import ModelOutput
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.frame_clips import frame_clips
 from linvt.image_llm_families import image_llm_family
 from linvt.image_llm_loading import (
     HUB_ARGUMENTS,
@@ -45,7 +44,8 @@ class LinVTVideoFeatures(ModelOutput):
     """
     Args:
         pooler_output (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`): The video tokens.
-        token_weights (`tuple[torch.FloatTensor]`, *optional*): Per video W, `(num_video_tokens, frames * tokens)`.
+        token_weights (`tuple[torch.FloatTensor]`, *optional*): Per video W, `(num_video_tokens, frames * tokens)`
+            (or clips, with `config.frames_per_patch` above 1).
         token_scores (`tuple[torch.FloatTensor]`, *optional*): Per video the significance of every frame token.
         token_grid (`tuple[int, int]`): Rows and columns of the tokens of a frame.
     """
@@ -188,16 +188,28 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_decoder(self) -> torch.nn.Module:
         return self.image_llm.get_decoder()
 
-    def get_frame_tokens(self, frames: torch.Tensor) -> torch.Tensor:
-        """V: `(frames, 3, height, width)` to `(frames, tokens per frame, channels)`, `frames_per_batch` at a time."""
+    def get_frame_tokens(self, frames: torch.Tensor, clips: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        V, the image-LLM's tokens of frames, `config.frames_per_batch` frames at a time.
+
+        Args:
+            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
+            clips (`torch.LongTensor` of shape `(clips, frames_per_patch)`, *optional*): Numbers of the frames that
+                the encoder takes in together; each frame alone by default.
+
+        Returns:
+            `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
+        """
         family = image_llm_family(self.image_llm)
-        frames = frames.to(self.dtype)
-        tokens = torch.cat([family.frame_tokens(chunk) for chunk in frames.split(self.config.frames_per_batch)])
+        if clips is None:
+            clips = torch.arange(len(frames), device=frames.device)[:, None]
+        batches = clips.split(max(self.config.frames_per_batch // clips.shape[1], 1))
+        tokens = torch.cat([family.frame_tokens(frames[batch].to(self.dtype)) for batch in batches])
         channels = self.config.video_tokenizer_config.embedding_size
-        if tokens.dim() != 3 or len(tokens) != len(frames) or tokens.shape[2] != channels:
+        if tokens.dim() != 3 or len(tokens) != len(clips) or tokens.shape[2] != channels:
             raise ValueError(
-                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {len(frames)} "
-                f"frames; expected ({len(frames)}, tokens per frame, {channels}). It needs a family of its own in "
+                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {len(clips)} "
+                f"frames; expected ({len(clips)}, tokens per frame, {channels}). It needs a family of its own in "
                 "image_llm_families.py."
             )
         return tokens
@@ -223,26 +235,32 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 `(text_length, channels)`.
             output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
         """
-        num_videos, _, _, height, width = pixel_values_videos.shape
+        num_videos, max_frames, _, height, width = pixel_values_videos.shape
         if video_shot_ids is None:
             video_shot_ids = torch.zeros_like(video_milliseconds)
-        real = video_shot_ids >= 0
-        num_frames = real.sum(1).tolist()
-        tokens = self.get_frame_tokens(pixel_values_videos[real]).split(num_frames)
+        clips, seconds, shot_ids = [], [], []
+        for video in range(num_videos):
+            shots = video_shot_ids[video][video_shot_ids[video] >= 0]
+            clips.append(frame_clips(shots, self.config.frames_per_patch))
+            seconds.append(video_milliseconds[video][clips[-1]].float().mean(1) / 1000)
+            shot_ids.append(shots[clips[-1][:, 0]])
+        all_clips = torch.cat([clip + video * max_frames for video, clip in enumerate(clips)])
+        tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips)
+        tokens = tokens.split([len(clip) for clip in clips])
         grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], height, width)
         device = self.video_tokenizer.device
 
         outputs = [None] * num_videos
         # Videos of equal length go through the video tokenizer together: there is never a padded frame in it.
-        for length in sorted(set(num_frames)):
-            group = [video for video in range(num_videos) if num_frames[video] == length]
+        for length in sorted({len(clip) for clip in clips}):
+            group = [video for video in range(num_videos) if len(clips[video]) == length]
             texts = [None] if instruction_embeds is None else [instruction_embeds[video] for video in group]
             embeds, mask = (None, None) if texts[0] is None else _pad(texts, device)
             output = self.video_tokenizer(
-                torch.stack([tokens[video] for video in group]).to(device),
+                _stack([tokens[video] for video in group]).to(device),
                 grid,
-                torch.stack([video_milliseconds[video][real[video]] for video in group]).to(device) / 1000,
-                torch.stack([video_shot_ids[video][real[video]] for video in group]).to(device),
+                _stack([seconds[video] for video in group]).to(device),
+                _stack([shot_ids[video] for video in group]).to(device),
                 embeds,
                 mask,
                 output_token_weights=output_token_weights,
@@ -321,20 +339,12 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         llm_inputs.pop("input_ids", None)
         self.image_llm.generation_config = self.generation_config  # one set of defaults, this model's
         embeds = llm_inputs.get("inputs_embeds")
-        if embeds is not None and self._is_assisted(generation_config, kwargs):
-            # Assisted decoding checks its first candidates together with the prompt, by their ids; it would pass over
-            # `inputs_embeds` without a word (Transformers 5.17 to 5.23).
+        if embeds is not None and is_assisted(generation_config or self.generation_config, kwargs):
             del llm_inputs["inputs_embeds"]
-            with _embedded_as(self.get_input_embeddings(), prompt, embeds):
+            with embedded_as(self.get_input_embeddings(), prompt, embeds):
                 return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
         # `input_ids` stay beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
         return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
-
-    def _is_assisted(self, generation_config: GenerationConfig | None, kwargs: dict) -> bool:
-        """Whether candidate tokens will be guessed and checked (assistant model, prompt lookup)."""
-        config = copy.deepcopy(generation_config or self.generation_config)
-        config.update(**kwargs)
-        return config.get_generation_mode(kwargs.get("assistant_model")) == GenerationMode.ASSISTED_GENERATION
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
         """The image-LLM's own; `generate` is delegated to it."""
@@ -432,21 +442,9 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
 
 
-@contextmanager
-def _embedded_as(embedding: torch.nn.Module, input_ids: torch.Tensor, embeds: torch.Tensor) -> Iterator[None]:
-    """Meanwhile, `embedding` gives `embeds` for the prompt `input_ids`, wherever a sequence starts with it."""
-    length = input_ids.shape[1]
-
-    def replace(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-        if args[0].shape[1] < length or not torch.equal(args[0][:, :length], input_ids):
-            return output
-        return torch.cat([embeds.to(output), output[:, length:]], dim=1)
-
-    handle = embedding.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _stack(parts: list[torch.Tensor]) -> torch.Tensor:
+    """`torch.stack`, without a copy of a single part: V of a long video takes gigabytes."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
 
 
 def _pad(texts: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

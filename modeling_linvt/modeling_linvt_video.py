@@ -159,11 +159,11 @@ class LinVTVideoModel(PreTrainedModel):
         config, device, num_kept = self.config, visual.device, visual.shape[1]
         if config.multi_scale in ("multi_b", "multi_c"):
             pools = [average_pooling_matrix(num_kept, window, device) for window in config.pooling_windows]
-            if config.multi_scale == "multi_b":
-                pools = [torch.cat(pools)]
             visuals = [pool.to(visual.dtype) @ visual for pool in pools]
             with torch.autocast(device.type, enabled=False):
                 biases = [scores @ pool.T for pool in pools]
+            if config.multi_scale == "multi_b":
+                pools, visuals, biases = [torch.cat(pools)], [torch.cat(visuals, dim=1)], [torch.cat(biases, dim=1)]
         else:
             pools, visuals, biases = [None], [visual], [scores]
         queries = config.num_queries if config.multi_scale == "multi_c" else [len(self.aggregator.queries)]

@@ -20,22 +20,29 @@ class SpatioTemporalLayer(GradientCheckpointingLayer):
         self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, hidden: torch.Tensor, frame_groups: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, num_frames: int, shots: list[torch.Tensor] | None) -> torch.Tensor:
         """
         Args:
             hidden (`torch.Tensor` of shape `(frames of all videos, tokens per frame, hidden_size)`).
-            frame_groups (`list[torch.LongTensor]`, each of shape `(sequences, frames of a sequence)`):
-                Which frames attend to each other over time; together they hold every frame once.
+            num_frames (`int`): Frames of each video.
+            shots (`list[torch.LongTensor]`, *optional*, each of shape `(shots, frames of a shot)`): Frames that attend
+                to each other over time; together they hold every frame once. Whole videos by default.
         """
         hidden = hidden + self.spatial_attention(self.spatial_norm(hidden))
         normed = self.temporal_norm(hidden)
-        temporal = torch.empty_like(hidden)
-        for group in frame_groups:
-            sequences = normed[group].transpose(1, 2)  # (sequences, tokens per frame, frames, hidden_size)
-            attended = self.temporal_attention(sequences.flatten(0, 1)).view_as(sequences)
-            temporal[group] = attended.transpose(1, 2).to(temporal.dtype)
-        hidden = hidden + temporal
+        if shots is None:
+            hidden = hidden + self._attend_over_time(normed.unflatten(0, (-1, num_frames))).flatten(0, 1)
+        else:
+            temporal = torch.empty_like(hidden)
+            for group in shots:
+                temporal[group] = self._attend_over_time(normed[group]).to(temporal.dtype)
+            hidden = hidden + temporal
         return hidden + self.feed_forward(self.feed_forward_norm(hidden))
+
+    def _attend_over_time(self, sequences: torch.Tensor) -> torch.Tensor:
+        """Attention at each place of the frame, `(sequences, frames, tokens per frame, hidden_size)` in and out."""
+        places = sequences.transpose(1, 2)
+        return self.temporal_attention(places.flatten(0, 1)).unflatten(0, places.shape[:2]).transpose(1, 2)
 
 
 class TokenRefiner(nn.Module):
@@ -58,11 +65,11 @@ class TokenRefiner(nn.Module):
             The hidden states after attention, `(videos, frames * tokens per frame, hidden_size)`, and the scores,
             float32 `(videos, frames * tokens per frame)`.
         """
-        num_videos = hidden.shape[0]
-        frame_groups = self._frame_groups(shot_ids)
+        num_videos, num_frames = shot_ids.shape
+        shots = self._shots(shot_ids) if self.config.temporal_attention == "shot" else None
         hidden = hidden.flatten(0, 1)
         for layer in self.layers:
-            hidden = layer(hidden, frame_groups)
+            hidden = layer(hidden, num_frames, shots)
         hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
         with torch.autocast(hidden.device.type, enabled=False):
             scores = nn.functional.linear(hidden.float(), self.score_head.weight.float()).squeeze(-1)
@@ -73,11 +80,10 @@ class TokenRefiner(nn.Module):
         num_kept = min(self.config.top_k, scores.shape[1])
         return scores.topk(num_kept, dim=1).indices.sort(dim=1).values
 
-    def _frame_groups(self, shot_ids: torch.Tensor) -> list[torch.Tensor]:
-        """Frames that attend to each other: those of a video, or of a shot; shots of one length share a group."""
-        num_videos, num_frames = shot_ids.shape
-        if self.config.temporal_attention == "video":
-            return [torch.arange(num_videos * num_frames, device=shot_ids.device).view(num_videos, num_frames)]
+    @staticmethod
+    def _shots(shot_ids: torch.Tensor) -> list[torch.Tensor]:
+        """Frames of each shot, numbered over all videos; shots of one length stand together."""
+        num_frames = shot_ids.shape[1]
         frames_of_shot: dict[tuple[int, int], list[int]] = {}
         for video, shots in enumerate(shot_ids.tolist()):
             for frame, shot in enumerate(shots):

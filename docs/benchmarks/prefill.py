@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import transformers
 from peak_memory import peak_bytes
-from prefill_stages import LINVT, OWN, Inputs, check, stage_seconds, whole_logits
+from prefill_stages import OWN, WAYS, Inputs, check, stage_seconds, whole_logits
 from random_qwen2_vl import SHAPES, linvt_inputs, own_inputs, random_frames, random_linvt
 
 from linvt import LinVTForConditionalGeneration
@@ -42,15 +42,15 @@ def make(args: argparse.Namespace) -> LinVTForConditionalGeneration:
 
 def inputs_of(model: LinVTForConditionalGeneration, way: str, num_frames: int, args: argparse.Namespace) -> Inputs:
     frames = random_frames(num_frames, SHAPES[args.shape], args.device, model.dtype)
-    return linvt_inputs(model, frames) if way == LINVT else own_inputs(model, frames, args.baseline)
+    return own_inputs(model, frames, args.baseline) if way == OWN else linvt_inputs(model, frames)
 
 
 def measure(model: LinVTForConditionalGeneration, args: argparse.Namespace) -> list[dict]:
     """One row per number of frames and way: tokens, median seconds of the stages, peak bytes."""
     rows = []
     for num_frames in args.frames:
-        inputs = {way: inputs_of(model, way, num_frames, args) for way in (OWN, LINVT)}
-        seconds: dict[str, list[dict]] = {OWN: [], LINVT: []}
+        inputs = {way: inputs_of(model, way, num_frames, args) for way in WAYS}
+        seconds: dict[str, list[dict]] = {way: [] for way in WAYS}
         for repeat in range(-1, args.repeats):  # the first one warms up
             for way in seconds:
                 say(f"{num_frames} frames, {way}: {'warm-up' if repeat < 0 else f'{repeat + 1} of {args.repeats}'}")
@@ -69,10 +69,12 @@ def measure(model: LinVTForConditionalGeneration, args: argparse.Namespace) -> l
 
 def ratios(rows: list[dict]) -> list[dict]:
     """Per number of frames how much faster and smaller LinVT is."""
-    pairs = [(own, linvt) for own, linvt in zip(rows[::2], rows[1::2], strict=True)]
+    own_rows = {row["frames"]: row for row in rows if row["way"] == OWN}
+    pairs = [(own_rows[row["frames"]], row) for row in rows if row["way"] != OWN]
     return [
         {
             "frames": own["frames"],
+            "way": linvt["way"],
             "fewer tokens": own["tokens"] / linvt["tokens"],
             "vision encoder faster": own["vision encoder s"] / linvt["vision encoder s"],
             "LLM prefill faster": own["LLM prefill s"] / linvt["LLM prefill s"],

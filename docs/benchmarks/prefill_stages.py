@@ -7,10 +7,11 @@ import torch
 from random_qwen2_vl import TEXT, VIDEO, linvt_inputs, own_inputs, patchify
 
 from linvt import LinVTForConditionalGeneration
+from linvt.frame_clips import frame_clips
 from linvt.image_llm_families import image_llm_family
 
 
-OWN, LINVT = "own", "LinVT"
+OWN, LINVT, PAIRS = "own", "LinVT", "LinVT, 2 frames a patch"
 Inputs = dict[str, torch.Tensor]
 Lap = Callable[[str], None]
 """Called with the name of the stage that just ended."""
@@ -33,14 +34,15 @@ def linvt_logits(model: LinVTForConditionalGeneration, inputs: Inputs, lap: Lap)
     family = image_llm_family(model.image_llm)
     ids, is_video = inputs["input_ids"], inputs["mm_token_type_ids"] == VIDEO
     frames = inputs["pixel_values_videos"]
-    frame_tokens = model.get_frame_tokens(frames[0])
+    clips = frame_clips(inputs["video_shot_ids"][0], model.config.frames_per_patch)
+    frame_tokens = model.get_frame_tokens(frames[0], clips)
     lap("vision encoder")
     embeds = model.get_input_embeddings()(ids)
     video_tokens = model.video_tokenizer(
         frame_tokens[None],
         family.token_grid(frame_tokens.shape[1], *frames.shape[-2:]),
-        inputs["video_milliseconds"] / 1000,
-        inputs["video_shot_ids"],
+        inputs["video_milliseconds"][0][clips].float().mean(1)[None] / 1000,
+        inputs["video_shot_ids"][0][clips[:, 0]][None],
         embeds[(inputs["instruction_turns"] > 0) & ~is_video][None],
     ).video_tokens
     lap("video tokenizer")
@@ -59,10 +61,16 @@ def _prefill(
 
 def whole_logits(model: LinVTForConditionalGeneration, way: str, inputs: Inputs) -> torch.Tensor:
     """The same logits by the public call."""
+    choose(model, way)
     return (model.image_llm if way == OWN else model)(**inputs, use_cache=True, logits_to_keep=1).logits
 
 
-WAYS = {OWN: own_logits, LINVT: linvt_logits}
+WAYS = {OWN: own_logits, LINVT: linvt_logits, PAIRS: linvt_logits}
+
+
+def choose(model: LinVTForConditionalGeneration, way: str) -> None:
+    """Whether Qwen2-VL's encoder takes in frames one by one or, as its own video path does, in pairs."""
+    model.config.frames_per_patch = 2 if way == PAIRS else 1
 
 
 def stage_seconds(model: LinVTForConditionalGeneration, way: str, inputs: Inputs) -> dict[str, float]:
@@ -77,6 +85,7 @@ def stage_seconds(model: LinVTForConditionalGeneration, way: str, inputs: Inputs
     def lap(stage: str) -> None:
         seconds[stage] = now() - start - sum(seconds.values())
 
+    choose(model, way)
     start = now()
     WAYS[way](model, inputs, lap)[0, -1].argmax().item()
     seconds["first token"] = now() - start
@@ -86,7 +95,8 @@ def stage_seconds(model: LinVTForConditionalGeneration, way: str, inputs: Inputs
 def check(model: LinVTForConditionalGeneration, frames: torch.Tensor, baseline: str) -> None:
     """Asserts that the stages are those of the public calls, and that both ways see the same frames."""
     own, linvt = own_inputs(model, frames, baseline), linvt_inputs(model, frames)
-    for way, inputs in ((OWN, own), (LINVT, linvt)):
+    for way, inputs in ((OWN, own), (LINVT, linvt), (PAIRS, linvt)):
+        choose(model, way)
         _check_equal(WAYS[way](model, inputs, lambda stage: None), whole_logits(model, way, inputs))
     words = int((linvt["mm_token_type_ids"] == TEXT).sum())
     assert linvt["input_ids"].shape[1] == words + model.config.num_video_tokens
