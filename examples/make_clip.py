@@ -1,6 +1,6 @@
 """Draws `shapes.mp4`, the clip that the README asks about: three shots, in each a shape that moves.
 
-    python examples/make_clip.py examples/shapes.mp4
+python examples/make_clip.py examples/shapes.mp4
 """
 
 import sys
