@@ -7,11 +7,11 @@ presented the way the image-LLM presents one image, with `num_video_tokens` plac
 import bisect
 from collections.abc import Callable
 from functools import cached_property
+from itertools import islice
 
 import transformers
 from PIL import Image
 from transformers import BatchFeature
-from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -208,9 +208,8 @@ class LinVTProcessor(ProcessorMixin):
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
         """Model inputs of prompts with videos, and per prompt the places of its tokens and what was filled in."""
         text_kwargs, image_kwargs, video_kwargs = self._split_kwargs(kwargs)
-        data, image_replacements = {}, []
-        if images is not None:
-            data, image_replacements = self._process_images_alone(images, image_kwargs)
+        num_images = [prompt.count(self.image_token) for prompt in text]
+        data, image_replacements = self._process_images_alone(images, num_images, image_kwargs)
         data |= self.video_processor([[video] for video in videos], **video_kwargs)
         video_replacements = [self.replace_video_token(data, index) for index in range(len(videos))]
         filled, replacements = self.get_text_with_replacements(list(text), image_replacements, video_replacements)
@@ -234,14 +233,23 @@ class LinVTProcessor(ProcessorMixin):
             )
         return BatchFeature(data), list(zip(offsets, replacements, strict=True))
 
-    def _process_images_alone(self, images, image_kwargs: dict) -> tuple[dict, list[str]]:
+    def _process_images_alone(self, images, num_images: list[int], image_kwargs: dict) -> tuple[dict, list[str]]:
         """The image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
-        images = self.image_processor.fetch_images(images)
-        if not isinstance(images, (list, tuple)) or not isinstance(images[0], (list, tuple)):
-            images = [make_flat_list_of_images(images)]
-        prompts = [self.image_token * len(sample) for sample in images]
+        flat = [] if images is None else _flatten(self.image_processor.fetch_images(images))
+        if len(flat) != sum(num_images):
+            raise ValueError(
+                f"The prompts have {sum(num_images)} images ({self.image_token}), but {len(flat)} images were given; "
+                "every image needs its place in a prompt."
+            )
+        if not flat:
+            return {}, []
+        remaining = iter(flat)
+        samples = [list(islice(remaining, number)) for number in num_images if number]
         inputs = self._processor(
-            images=images, text=prompts, images_kwargs=image_kwargs, return_text_replacement_offsets=True
+            images=samples,
+            text=[self.image_token * len(sample) for sample in samples],
+            images_kwargs=image_kwargs,
+            return_text_replacement_offsets=True,
         )
         replaced = [item["replacement"] for sample in inputs.pop("text_replacement_offsets") for item in sample]
         text_names = {*self.tokenizer.model_input_names, "mm_token_type_ids"}
@@ -251,7 +259,7 @@ class LinVTProcessor(ProcessorMixin):
     def _image_markers(self) -> tuple[str, str]:
         """What the image-LLM's processor writes before and after the tokens of an image, read off one blank image."""
         blank = Image.new("RGB", (64, 64))
-        _, (presented,) = self._process_images_alone([[blank]], {})
+        _, (presented,) = self._process_images_alone(blank, [1], {})
         start, _, rest = presented.partition(self.image_token)
         return start, rest.rpartition(self.image_token)[2]
 
@@ -350,6 +358,13 @@ class LinVTProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "mm_token_type_ids", "instruction_turns"]
+
+
+def _flatten(images) -> list:
+    """Images of all prompts in their order, from one image, a list, or a list per prompt."""
+    if not isinstance(images, (list, tuple)):
+        return [images]
+    return [image for item in images for image in _flatten(item)]
 
 
 def _answer_mask(spans: list[tuple[int, int]], answers: list[tuple[int, int]], replaced: list[dict]) -> list[int]:

@@ -1,3 +1,7 @@
+import functools
+import http.server
+import threading
+
 import pytest
 from PIL import Image
 from tiny_families import FAMILIES, random_video, user_turn
@@ -65,6 +69,18 @@ def test_forms_of_input(make_linvt, saved, video_file):
         assert call()[0]["generated_text"] == [*chat, {"role": "assistant", "content": one}]
     answers = pipe(text=[chat, user_turn(path, "Who?")], return_full_text=False, **ANSWER)
     assert [answer[0]["generated_text"] for answer in answers] == [one, other]
+
+
+def test_a_url(make_linvt, saved, video_file):
+    path = video_file(12)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(path.parent))
+    handler.log_message = lambda *arguments: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        pipe = pipeline("video-text-to-text", model=str(saved("llava")))
+        answer = pipe(f"http://127.0.0.1:{server.server_port}/{path.name}", text="What is it?", **ANSWER)
+        server.shutdown()
+    assert answer[0]["generated_text"] == expected_answer(make_linvt, "llava", path, "What is it?")
 
 
 def test_generation_arguments_and_streaming(make_linvt, saved, capsys):

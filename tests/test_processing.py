@@ -249,6 +249,39 @@ def test_wrong_numbers_of_videos(make_linvt):
         processor(text="No place for it.", videos=random_video(2))
 
 
+@each_family
+def test_images_of_a_batch_go_to_their_own_prompts(make_linvt, family):
+    """Of three prompts, one has a video alone, one an image alone, one both and in the other order."""
+    model, processor = make_linvt(family)
+    pictures = [Image.fromarray(random_video(1, seed=seed, height=40, width=80)[0]) for seed in (1, 2)]
+    chats = [user_turn(random_video(4), "What?"), user_turn("Who?"), user_turn("Where?", random_video(3, seed=1))]
+    chats[1][0]["content"].insert(0, {"type": "image", "image": pictures[0]})
+    chats[2][0]["content"].insert(1, {"type": "image", "image": pictures[1]})
+    batch = processor.apply_chat_template(chats, processor_kwargs={"padding": True}, **OPTIONS)
+    prompts = processor.apply_chat_template(chats)
+    later = processor(
+        text=prompts,
+        images=pictures,
+        videos=[random_video(4), random_video(3, seed=1)],
+        padding=True,
+        return_tensors="pt",
+    )
+    assert batch.keys() == later.keys() and all(torch.equal(batch[name], later[name]) for name in batch)
+    together = model(**batch).logits
+    for row, chat in enumerate(chats):
+        alone = processor.apply_chat_template(chat, **OPTIONS)
+        length = alone["input_ids"].shape[1]
+        torch.testing.assert_close(together[row, -length:], model(**alone).logits[0], rtol=1e-3, atol=1e-3)
+
+
+def test_wrong_numbers_of_images_beside_a_video(make_linvt):
+    _, processor = make_linvt("llava")
+    picture = Image.fromarray(random_video(1)[0])
+    for images, number in ((None, 0), ([picture, picture], 2)):
+        with pytest.raises(ValueError, match=f"prompts have 1 images.*but {number} images were given"):
+            processor(text="<image><video>", images=images, videos=random_video(2))
+
+
 def test_bad_input_is_named(make_linvt, tmp_path):
     _, processor = make_linvt("llava")
     read = processor.video_processor
