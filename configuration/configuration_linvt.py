@@ -3,6 +3,7 @@
 Section and table numbers are those of "LinVT: Empower Your Image-level Large Language Model to Understand Videos".
 """
 
+import copy
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -180,6 +181,7 @@ class LinVTConfig(PreTrainedConfig):
 
     model_type = "linvt"
     has_no_defaults_at_init = True
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "video_tokens", "video_token_weights"]
     sub_configs: ClassVar = {"image_llm_config": AutoConfig, "video_tokenizer_config": LinVTVideoConfig}
 
     image_llm_config: dict | PreTrainedConfig | None = None
@@ -243,7 +245,7 @@ def _video_config(config: dict | PreTrainedConfig | None) -> LinVTVideoConfig:
         return LinVTVideoConfig(**(config or {}))
     if not isinstance(config, LinVTVideoConfig):
         raise ValueError(f"video_tokenizer_config is a {type(config).__name__}; give a LinVTVideoConfig or a dict.")
-    return config
+    return copy.deepcopy(config)  # it is completed with the width of this image-LLM; the caller's stays as it is
 
 
 __all__ = ["LinVTConfig", "LinVTVideoConfig"]

@@ -48,6 +48,14 @@ class ImageLLMFamily:
         rows = max(round(math.sqrt(num_tokens * height / width)), 1)
         return (rows, num_tokens // rows) if num_tokens % rows == 0 else (1, num_tokens)
 
+    def has_trainable_encoder(self) -> bool:
+        """Whether a weight outside the language model learns: the vision encoder or the projector."""
+        language = (self.image_llm.get_decoder(), self.image_llm.get_output_embeddings())
+        spared = {id(parameter) for module in language if module is not None for parameter in module.parameters()}
+        return any(
+            parameter.requires_grad and id(parameter) not in spared for parameter in self.image_llm.parameters()
+        )
+
     def image_input_names(self, inputs: dict) -> set[str]:
         """Names among `inputs` that describe images: those that `get_image_features` takes."""
         return set(inputs) & set(inspect.signature(self.image_llm.get_image_features).parameters)

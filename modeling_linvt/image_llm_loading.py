@@ -1,6 +1,7 @@
 """Loads the image-LLM that is to be wrapped, and refuses what LinVT cannot wrap, with the reason."""
 
 import copy
+import inspect
 import os
 
 from transformers import (
@@ -55,7 +56,10 @@ def check_image_llm_config(config: PreTrainedConfig) -> None:
 
 
 def check_image_llm(image_llm: PreTrainedModel) -> None:
-    """Raises a `ValueError` with the reason if this model lacks what LinVT needs of an image-LLM."""
+    """
+    Raises a `ValueError` with the reason if this model lacks what LinVT needs of an image-LLM. A model without a
+    family of its own must keep the contract of the default family, as far as signatures tell.
+    """
     model_type, class_name = image_llm.config.model_type, type(image_llm).__name__
     check_image_llm_config(image_llm.config)
     if not callable(getattr(image_llm, "get_image_features", None)):
@@ -64,24 +68,45 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
         raise _refusal(model_type, f"{class_name} cannot generate text")
     if getattr(image_llm.config, "image_token_id", None) is None:
         raise _refusal(model_type, "its configuration names no image_token_id, the placeholder of an image's tokens")
+    if model_type in FAMILIES:
+        return
+    needed = [
+        name
+        for name, parameter in inspect.signature(image_llm.get_image_features).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if needed != ["pixel_values"] or "image_grid_thw" in inspect.signature(image_llm.get_image_features).parameters:
+        raise _refusal(model_type, f"its get_image_features needs more than pixel_values ({', '.join(needed)})")
+    if any(callable(getattr(module, "get_rope_index", None)) for module in (image_llm, *image_llm.children())):
+        raise _refusal(model_type, "its positions have several axes, and it has no family that knows them")
+    if "token_type_ids" in inspect.signature(image_llm.forward).parameters:
+        raise _refusal(model_type, "its attention mask depends on token types, and it has no family that knows them")
 
 
 def spare_video_tokenizer(quantization_config: QuantizationConfigMixin) -> QuantizationConfigMixin:
     """
     The same quantisation for the image-LLM alone: the video tokenizer is small, and weights that shall go on learning
-    must not be quantised. Configurations that name no exceptions are returned as they are.
+    must not be quantised.
+
+    Raises:
+        `ValueError`: If the configuration has no list of modules to spare.
     """
     spared = copy.deepcopy(quantization_config)
-    for name in ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules"):
-        if name in vars(spared):
-            setattr(spared, name, [*(getattr(spared, name) or ["lm_head"]), "video_tokenizer"])
+    lists = {"llm_int8_skip_modules", "modules_to_not_convert", "skip_modules"} & set(vars(spared))
+    if not lists:
+        raise ValueError(
+            f"{type(spared).__name__} has no list of modules to spare, so it would quantise the video tokenizer too; "
+            "quantise the image-LLM with from_image_llm(id, quantization_config=...) instead."
+        )
+    for name in lists:
+        setattr(spared, name, [*(getattr(spared, name) or ["lm_head"]), "video_tokenizer"])
     return spared
 
 
 def _refusal(model_type: str, reason: str) -> ValueError:
     return ValueError(
-        f"LinVT cannot wrap {model_type!r}: {reason}. Tested: {', '.join(sorted(FAMILIES))}; others work if they "
-        "have get_image_features and an image_token_id."
+        f"LinVT cannot wrap {model_type!r}: {reason}. Supported: {', '.join(sorted(FAMILIES))}, and others whose "
+        "get_image_features(pixel_values) gives one row of tokens per image."
     )
 
 

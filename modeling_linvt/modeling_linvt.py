@@ -4,6 +4,7 @@ Text and images go straight to the image-LLM. For a video, the image-LLM encodes
 their tokens into a few video tokens, and the image-LLM reads those as `inputs_embeds` in place of an image's tokens.
 """
 
+import copy
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -59,10 +60,10 @@ class LinVTVideoFeatures(ModelOutput):
 @dataclass
 class LinVTCausalLMOutputWithPast(ModelOutput):
     """
-    What the image-LLM returned, and with videos:
+    What the image-LLM returned for a prompt with videos, and:
 
     Args:
-        video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`, *optional*).
+        video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`).
         video_token_weights (`tuple[torch.FloatTensor]`, *optional*, returned with `output_token_weights=True`):
             Per video W of shape `(num_video_tokens, frames * tokens per frame)`; see [`LinVTVideoOutput`].
     """
@@ -142,7 +143,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         config.dtype = embeddings.dtype
         model = cls(config, image_llm=image_llm)
         model.video_tokenizer.to(device=embeddings.device, dtype=embeddings.dtype)
-        model.generation_config = image_llm.generation_config
+        model.generation_config = copy.deepcopy(image_llm.generation_config)
         return model.train(image_llm.training)
 
     @classmethod
@@ -203,16 +204,27 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         family = image_llm_family(self.image_llm)
         if clips is None:
             clips = torch.arange(len(frames), device=frames.device)[:, None]
-        batches = clips.split(max(self.config.frames_per_batch // clips.shape[1], 1))
-        tokens = torch.cat([family.frame_tokens(frames[batch].to(self.dtype)) for batch in batches])
+        # Gradient checkpointing makes inputs require gradients, also those of a frozen encoder; it needs no graph.
+        learns = torch.is_grad_enabled() and family.has_trainable_encoder()
+        tokens, done = None, 0
+        with torch.set_grad_enabled(learns):
+            for batch in clips.split(max(self.config.frames_per_batch // clips.shape[1], 1)):
+                batch_tokens = family.frame_tokens(frames[batch].to(self.dtype))
+                self._check_frame_tokens(batch_tokens, len(batch))
+                if tokens is None:
+                    tokens = batch_tokens.new_empty(len(clips), *batch_tokens.shape[1:])
+                tokens[done : done + len(batch)] = batch_tokens
+                done += len(batch)
+        return tokens
+
+    def _check_frame_tokens(self, tokens: torch.Tensor, num_clips: int) -> None:
         channels = self.config.video_tokenizer_config.embedding_size
-        if tokens.dim() != 3 or len(tokens) != len(clips) or tokens.shape[2] != channels:
+        if tokens.dim() != 3 or len(tokens) != num_clips or tokens.shape[2] != channels:
             raise ValueError(
-                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {len(clips)} "
-                f"frames; expected ({len(clips)}, tokens per frame, {channels}). It needs a family of its own in "
+                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {num_clips} "
+                f"frames; expected ({num_clips}, tokens per frame, {channels}). It needs a family of its own in "
                 "image_llm_families.py."
             )
-        return tokens
 
     def get_video_features(
         self,
@@ -241,6 +253,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         clips, seconds, shot_ids = [], [], []
         for video in range(num_videos):
             shots = video_shot_ids[video][video_shot_ids[video] >= 0]
+            if len(shots) == 0:
+                raise ValueError(f"Video {video} of {num_videos} has no frames: all its video_shot_ids are padding.")
             clips.append(frame_clips(shots, self.config.frames_per_patch))
             seconds.append(video_milliseconds[video][clips[-1]].float().mean(1) / 1000)
             shot_ids.append(shots[clips[-1][:, 0]])
@@ -287,8 +301,10 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         output_token_weights: bool = False,
         **kwargs,
-    ) -> LinVTCausalLMOutputWithPast:
+    ) -> ModelOutput | tuple:
         """
+        With videos a [`LinVTCausalLMOutputWithPast`], without what the image-LLM returns.
+
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): The prompt, with the tokens of the image-LLM's
                 image placeholder where a video stands.
@@ -311,16 +327,20 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             output_token_weights=output_token_weights,
             **kwargs,
         )
-        outputs = self.image_llm(labels=labels, **inputs)
-        return LinVTCausalLMOutputWithPast(
+        if features is None:
+            return self.image_llm(labels=labels, **inputs)
+        return_dict = inputs.pop("return_dict", None)
+        outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
+        outputs = LinVTCausalLMOutputWithPast(
             loss=outputs.loss,
             logits=outputs.logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            video_tokens=None if features is None else features.pooler_output,
-            video_token_weights=None if features is None else features.token_weights,
+            video_tokens=features.pooler_output,
+            video_token_weights=features.token_weights,
         )
+        return outputs.to_tuple() if return_dict is False else outputs
 
     @torch.no_grad()
     def generate(
@@ -337,14 +357,19 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         prompt = input_ids if inputs is None else inputs
         llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
         llm_inputs.pop("input_ids", None)
-        self.image_llm.generation_config = self.generation_config  # one set of defaults, this model's
         embeds = llm_inputs.get("inputs_embeds")
+        embedding = nullcontext()
         if embeds is not None and is_assisted(generation_config or self.generation_config, kwargs):
             del llm_inputs["inputs_embeds"]
-            with embedded_as(self.get_input_embeddings(), prompt, embeds):
+            embedding = embedded_as(self.get_input_embeddings(), prompt, embeds)
+        own_config = self.image_llm.generation_config
+        self.image_llm.generation_config = self.generation_config  # the defaults are this model's
+        try:
+            with embedding:
+                # `input_ids` stay beside `inputs_embeds`: the output starts with the prompt, and penalties see it.
                 return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
-        # `input_ids` stay beside `inputs_embeds`: the output then starts with the prompt, and penalties see it.
-        return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
+        finally:
+            self.image_llm.generation_config = own_config
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
         """The image-LLM's own; `generate` is delegated to it."""
@@ -373,8 +398,13 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self._check_video_inputs(
             input_ids, pixel_values_videos, video_milliseconds, instruction_turns, mm_token_type_ids
         )
+        family = image_llm_family(self.image_llm)
         is_video = mm_token_type_ids == VIDEO
-        embeds = self.get_input_embeddings()(input_ids)
+        is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
+        num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
+        # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image | is_video, 0))
+        is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = self.get_video_features(
             pixel_values_videos,
             video_milliseconds,
@@ -384,14 +414,11 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
         embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
-
-        family = image_llm_family(self.image_llm)
-        is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
-        if is_image.any():
+        if num_image_tokens > 0:
             images = family.image_features(kwargs).to(embeds.device, embeds.dtype)
-            if len(images) != is_image.sum():
+            if len(images) != num_image_tokens:
                 raise ValueError(
-                    f"The prompt has {int(is_image.sum())} image tokens, but the images give {len(images)}; make the "
+                    f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
                     "inputs with LinVTProcessor."
                 )
             embeds = embeds.masked_scatter(is_image[..., None], images)
@@ -410,6 +437,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not self.config.video_tokenizer_config.text_conditioning:
             return None
         per_video = []
+        instruction_turns = instruction_turns.to(embeds.device)
         for row_embeds, row_turns, row_video in zip(embeds.detach(), instruction_turns, is_video, strict=True):
             turns = row_turns[row_video].view(-1, self.config.num_video_tokens)[:, 0]
             per_video += [row_embeds[(row_turns == turn) & ~row_video] for turn in turns]

@@ -17,7 +17,7 @@ from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.token_refiner import TokenRefiner
-from linvt.video_attention import sinusoidal_features
+from linvt.video_attention import RMSNorm, full_precision, sinusoidal_features
 
 
 @dataclass
@@ -57,9 +57,10 @@ class LinVTVideoModel(PreTrainedModel):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__(config)
-        self.token_norm = nn.RMSNorm(config.embedding_size, eps=1e-6)
+        self.token_norm = RMSNorm(config.embedding_size)
         self.token_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
-        self.position_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.time_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
+        self.place_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
         self.refiner = TokenRefiner(config) if config.use_svr else None
         self.aggregator = TokenAggregator(config) if config.use_tta else None
         self.post_init()
@@ -67,7 +68,9 @@ class LinVTVideoModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, TokenAggregator):
+        if isinstance(module, TokenRefiner):
+            init.normal_(module.score_weight, std=self.config.initializer_range)
+        elif isinstance(module, TokenAggregator):
             init.normal_(module.queries, std=self.config.initializer_range)
         elif isinstance(module, InstructionEncoder):
             init.normal_(module.no_text, std=self.config.initializer_range)
@@ -133,7 +136,7 @@ class LinVTVideoModel(PreTrainedModel):
                 index = kept[:, None, :].expand_as(weights)
                 token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
         # The only place where frame tokens are touched.
-        with torch.autocast(kept_tokens.device.type, enabled=False):
+        with full_precision(kept_tokens.device):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
 
@@ -147,9 +150,7 @@ class LinVTVideoModel(PreTrainedModel):
         row = sinusoidal_features((torch.arange(rows, device=device) + 0.5) / rows, size // 4, 0.05, 2)
         column = sinusoidal_features((torch.arange(columns, device=device) + 0.5) / columns, size // 4, 0.05, 2)
         place = torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
-        # By linearity of the projection, time and place go through it apart: frames + tokens rows, not their product.
-        time_weight, place_weight = self.position_proj.weight.split([time.shape[-1], place.shape[-1]], dim=1)
-        positions = time.to(dtype) @ time_weight.T + place.to(dtype) @ place_weight.T
+        positions = self.time_proj(time.to(dtype)) + self.place_proj(place.to(dtype))
         return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
 
     def _aggregation_weights(
@@ -160,7 +161,7 @@ class LinVTVideoModel(PreTrainedModel):
         if config.multi_scale in ("multi_b", "multi_c"):
             pools = [average_pooling_matrix(num_kept, window, device) for window in config.pooling_windows]
             visuals = [pool.to(visual.dtype) @ visual for pool in pools]
-            with torch.autocast(device.type, enabled=False):
+            with full_precision(device):
                 biases = [scores @ pool.T for pool in pools]
             if config.multi_scale == "multi_b":
                 pools, visuals, biases = [torch.cat(pools)], [torch.cat(visuals, dim=1)], [torch.cat(biases, dim=1)]
@@ -168,7 +169,7 @@ class LinVTVideoModel(PreTrainedModel):
             pools, visuals, biases = [None], [visual], [scores]
         queries = config.num_queries if config.multi_scale == "multi_c" else [len(self.aggregator.queries)]
         maps = self.aggregator(visuals, biases, queries, embeds, mask)
-        with torch.autocast(device.type, enabled=False):
+        with full_precision(device):
             if config.multi_scale == "multi_a":
                 pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
                 return torch.cat(pools) @ maps[0]

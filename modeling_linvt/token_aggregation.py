@@ -5,7 +5,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_attention import FeedForward, VideoAttention, sinusoidal_features
+from linvt.video_attention import FeedForward, RMSNorm, VideoAttention, full_precision, sinusoidal_features
 
 
 class CrossModalLayer(GradientCheckpointingLayer):
@@ -13,14 +13,14 @@ class CrossModalLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
-        self.self_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.self_norm = RMSNorm(config.hidden_size)
         self.self_attention = VideoAttention(config)
-        self.visual_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.visual_norm = RMSNorm(config.hidden_size)
         self.visual_attention = VideoAttention(config)
         if config.text_conditioning:
-            self.text_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+            self.text_norm = RMSNorm(config.hidden_size)
             self.text_attention = VideoAttention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.feed_forward_norm = RMSNorm(config.hidden_size)
         self.feed_forward = FeedForward(config)
 
     def forward(
@@ -42,7 +42,7 @@ class InstructionEncoder(nn.Module):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
-        self.norm = nn.RMSNorm(config.embedding_size, eps=1e-6)
+        self.norm = RMSNorm(config.embedding_size)
         self.proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
         # Always attended to, so that a video without any instruction has something to attend to.
         self.no_text = nn.Parameter(torch.zeros(config.hidden_size))
@@ -69,7 +69,7 @@ class TokenAggregator(nn.Module):
         self.queries = nn.Parameter(torch.zeros(num_queries, config.hidden_size))
         self.instruction = InstructionEncoder(config) if config.text_conditioning else None
         self.layers = nn.ModuleList(CrossModalLayer(config) for _ in range(config.num_layers))
-        self.query_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.query_norm = RMSNorm(config.hidden_size)
         self.query_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.key_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
@@ -104,6 +104,6 @@ class TokenAggregator(nn.Module):
 
     def _attention_map(self, queries: torch.Tensor, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         queries, keys = self.query_proj(queries), self.key_proj(tokens)
-        with torch.autocast(tokens.device.type, enabled=False):
+        with full_precision(tokens.device):
             logits = queries.float() @ keys.float().transpose(1, 2) * queries.shape[-1] ** -0.5
             return (logits + bias[:, None, :]).softmax(-1)

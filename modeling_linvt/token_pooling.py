@@ -4,13 +4,6 @@ selection and aggregation compose by multiplication and the frame tokens themsel
 import torch
 
 
-def shifted_window_starts(num_tokens: int, window: int) -> list[int]:
-    """Starts of windows that shift by half their length; the last one ends at the last token."""
-    last_start = max(num_tokens - window, 0)
-    starts = list(range(0, last_start, max(window // 2, 1)))
-    return [*starts, last_start]
-
-
 def average_pooling_matrix(num_tokens: int, window: int, device: torch.device | None = None) -> torch.Tensor:
     """
     Multi-scale token pooling of one scale (Sec. 3.2.1): the mean of each shifted window of `window` tokens.
@@ -19,7 +12,9 @@ def average_pooling_matrix(num_tokens: int, window: int, device: torch.device | 
         `torch.FloatTensor` of shape `(windows, num_tokens)`. A video with fewer tokens than `window` has one window.
     """
     window = min(window, num_tokens)
-    starts = torch.tensor(shifted_window_starts(num_tokens, window), device=device)
+    last_start, step = num_tokens - window, max(window // 2, 1)
+    # The last window ends at the last token, even where the steps do not lead there.
+    starts = (torch.arange(-(-last_start // step) + 1, device=device) * step).clamp(max=last_start)
     offsets = torch.arange(num_tokens, device=device) - starts[:, None]  # of each token in each window
     return ((offsets >= 0) & (offsets < window)).float() / window
 

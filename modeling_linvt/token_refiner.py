@@ -5,7 +5,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_attention import FeedForward, VideoAttention
+from linvt.video_attention import FeedForward, RMSNorm, VideoAttention, full_precision
 
 
 class SpatioTemporalLayer(GradientCheckpointingLayer):
@@ -13,11 +13,11 @@ class SpatioTemporalLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
-        self.spatial_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.spatial_norm = RMSNorm(config.hidden_size)
         self.spatial_attention = VideoAttention(config)
-        self.temporal_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.temporal_norm = RMSNorm(config.hidden_size)
         self.temporal_attention = VideoAttention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
+        self.feed_forward_norm = RMSNorm(config.hidden_size)
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: torch.Tensor, num_frames: int, shots: list[torch.Tensor] | None) -> torch.Tensor:
@@ -52,8 +52,9 @@ class TokenRefiner(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(SpatioTemporalLayer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=1e-6)
-        self.score_head = nn.Linear(config.hidden_size, 1, bias=False)
+        self.norm = RMSNorm(config.hidden_size)
+        # A vector, not a Linear: what adapts or quantises linear layers must not take the scores out of float32.
+        self.score_weight = nn.Parameter(torch.zeros(config.hidden_size))
 
     def forward(self, hidden: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -71,8 +72,8 @@ class TokenRefiner(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, num_frames, shots)
         hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
-        with torch.autocast(hidden.device.type, enabled=False):
-            scores = nn.functional.linear(hidden.float(), self.score_head.weight.float()).squeeze(-1)
+        with full_precision(hidden.device):
+            scores = hidden.float() @ self.score_weight.float()
         return hidden, scores
 
     def select(self, scores: torch.Tensor) -> torch.Tensor:

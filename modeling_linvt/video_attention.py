@@ -4,11 +4,28 @@ They work on scores, queries and keys only; the frame tokens that become video t
 No layer has a bias: a constant that is added to every key or score leaves a softmax as it is, so it could not learn.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Meanwhile autocast is off: what decides which tokens count is computed in the dtype that it has."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+class RMSNorm(nn.RMSNorm):
+    """`torch.nn.RMSNorm` that keeps its fused kernel under autocast, where input and weight differ in dtype."""
+
+    def __init__(self, size: int):
+        super().__init__(size, eps=1e-6)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return nn.functional.rms_norm(hidden, self.normalized_shape, self.weight.to(hidden.dtype), self.eps)
 
 
 def eager_attention(

@@ -5,10 +5,20 @@ import copy
 import pytest
 import torch
 from PIL import Image
-from tiny_families import FAMILIES, VARIANTS, random_video, user_turn
-from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM, MllamaConfig, T5GemmaConfig
+from tiny_families import FAMILIES, SMALL, VARIANTS, random_video, user_turn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MllamaConfig,
+    T5GemmaConfig,
+)
 
-from linvt import LinVTForConditionalGeneration
+from linvt import LinVTForConditionalGeneration, LinVTVideoConfig
+from linvt.image_llm_families import image_llm_family
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -65,6 +75,51 @@ def test_frames_per_batch_changes_nothing(make_linvt, family):
     for frames_per_batch in (1, 2, 4):
         model.config.frames_per_batch = frames_per_batch
         torch.testing.assert_close(model.get_frame_tokens(frames), expected, rtol=1e-5, atol=1e-5)
+
+
+@each_family
+def test_times_and_grid_reach_the_video_tokenizer(make_linvt, ask, family, monkeypatch):
+    model, processor = make_linvt(family)
+    if family == "qwen2_vl":
+        processor.video_processor.size = {"height": 56, "width": 84}  # 2 x 3 tokens
+    seen = {}
+    forward = model.video_tokenizer.forward
+
+    def spy(frame_tokens, grid, frame_seconds, shot_ids, *args, **kwargs):
+        seen.update(grid=grid, seconds=frame_seconds.tolist(), instruction=args[0])
+        return forward(frame_tokens, grid, frame_seconds, shot_ids, *args, **kwargs)
+
+    monkeypatch.setattr(model.video_tokenizer, "forward", spy)
+    model.get_input_embeddings().requires_grad_()
+    inputs = ask(processor, random_video(4), "Hi")  # 2 frames per second
+    model(**inputs)
+    assert seen["seconds"] == [[0.0, 0.5, 1.0, 1.5]]
+    assert seen["grid"] == {"internvl": (2, 2), "qwen2_vl": (2, 3)}.get(family, (4, 4))
+    turns, types = inputs["instruction_turns"], inputs["mm_token_type_ids"]
+    expected = model.get_input_embeddings()(inputs["input_ids"][(turns == 1) & (types == 0)])
+    assert torch.equal(seen["instruction"][0], expected) and not seen["instruction"].requires_grad
+
+
+@each_family
+def test_grids_of_wide_and_tall_frames(make_linvt, family):
+    token_grid = image_llm_family(make_linvt(family)[0].image_llm).token_grid
+    assert token_grid(6, 56, 84) == (2, 3) and token_grid(6, 84, 56) == (3, 2)
+    assert token_grid(256, 448, 448) == (16, 16) and token_grid(252, 336, 588) == (12, 21)
+    assert token_grid(17, 56, 56) == (1, 17)  # no grid: one row
+
+
+@each_family
+def test_a_frozen_encoder_builds_no_graph(make_linvt, ask, family):
+    """Not even where gradient checkpointing has made its inputs require gradients."""
+    model, processor = make_linvt(family)
+    frames = ask(processor, random_video(4), "What?")["pixel_values_videos"][0]
+    assert model.get_frame_tokens(frames).requires_grad  # nothing is frozen yet
+    model.image_llm.requires_grad_(False)
+    model.enable_input_require_grads()
+    assert not model.get_frame_tokens(frames).requires_grad
+    decoder = model.get_decoder()
+    decoder.requires_grad_()
+    assert not model.get_frame_tokens(frames).requires_grad
 
 
 @each_family
@@ -286,6 +341,24 @@ def test_a_conversation_goes_on_from_the_cache(make_linvt, family):
     assert torch.equal(greedy(model, second, past_key_values=output.past_key_values), expected)
 
 
+def test_going_on_from_the_cache_keeps_the_positions_of_images(make_linvt):
+    model, processor = make_linvt("qwen2_vl")
+    content = user_turn(random_video(4), "What is it?")[0]["content"]
+    content.append({"type": "image", "image": Image.fromarray(random_video(1, height=84, width=112)[0])})
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    model.image_llm.model.rope_deltas = None
+    cache = model(**inputs, use_cache=True).past_key_values
+    token = torch.tensor([[5]])
+    step = model(input_ids=token, past_key_values=cache).logits[:, -1]
+    whole = dict(inputs)
+    whole["input_ids"] = torch.cat([inputs["input_ids"], token], dim=1)
+    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("instruction_turns", 0)):
+        whole[name] = torch.nn.functional.pad(inputs[name], (0, 1), value=value)
+    torch.testing.assert_close(step, model(**whole).logits[:, -1], rtol=1e-3, atol=1e-3)
+
+
 @each_family
 def test_decoding_modes(make_linvt, ask, family):
     model, processor = make_linvt(family)
@@ -353,6 +426,46 @@ def test_gradient_checkpointing_of_the_whole_model(make_linvt, ask):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
+def test_tuples_on_request(make_linvt, ask):
+    model, processor = make_linvt("llava")
+    inputs = ask(processor, random_video(4), "What?")
+    logits, *_, video_tokens = model(**inputs, return_dict=False)
+    output = model(**inputs)
+    assert torch.equal(logits, output.logits) and torch.equal(video_tokens, output.video_tokens)
+
+
+def test_without_videos_the_image_llms_own_output_comes_back(make_linvt):
+    model, processor = make_linvt("llava")
+    picture = {"type": "image", "image": Image.fromarray(random_video(1)[0])}
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": [picture]}], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    output = model(**inputs)
+    assert output.image_hidden_states is not None and type(output) is type(model.image_llm(**inputs))
+    assert torch.equal(model(**inputs, return_dict=False)[0], output.logits)
+
+
+def test_what_the_caller_gave_stays_as_it_was(image_llm):
+    original, _ = image_llm("llava")
+    config = LinVTVideoConfig(**SMALL)
+    for mode in (True, False):
+        original.train(mode)
+        model = LinVTForConditionalGeneration.from_image_llm(original, config)
+        assert model.training == mode
+    assert config.embedding_size is None and model.config.video_tokenizer_config.embedding_size == 32
+    model.generation_config.max_new_tokens = 3
+    model.generate(input_ids=torch.tensor([[5, 6]]))
+    assert original.generation_config.max_new_tokens is None
+
+
+def test_a_video_without_frames_is_named(make_linvt, ask):
+    model, processor = make_linvt("llava")
+    inputs = ask(processor, random_video(4), "What?")
+    inputs["video_shot_ids"] = torch.full_like(inputs["video_shot_ids"], -1)
+    with pytest.raises(ValueError, match="Video 0 of 1 has no frames"):
+        model(**inputs)
+
+
 def test_a_prompt_with_more_or_fewer_videos_than_given(make_linvt, ask):
     model, processor = make_linvt("llava")
     inputs = ask(processor, random_video(4), "What?", random_video(3))
@@ -376,7 +489,7 @@ def test_a_missing_input_is_named(make_linvt, ask, name):
 def test_models_that_cannot_be_wrapped_are_refused_with_the_reason(tmp_path):
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     llama = LlamaForCausalLM(LlamaConfig(**tiny, vocab_size=50))
-    with pytest.raises(ValueError, match="cannot wrap 'llama'.*no get_image_features.*Tested: internvl, llava"):
+    with pytest.raises(ValueError, match="cannot wrap 'llama'.*no get_image_features.*Supported: internvl, llava"):
         LinVTForConditionalGeneration.from_image_llm(llama)
     llama.save_pretrained(tmp_path / "llama")
     with pytest.raises(ValueError, match="holds a 'llama' model, which is not an image-LLM"):
@@ -390,6 +503,21 @@ def test_models_that_cannot_be_wrapped_are_refused_with_the_reason(tmp_path):
     T5GemmaConfig().save_pretrained(tmp_path / "t5gemma")
     with pytest.raises(ValueError, match="cannot wrap 't5gemma'.*encoder-decoder"):
         LinVTForConditionalGeneration.from_image_llm(tmp_path / "t5gemma")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [
+        ("llava_next", "needs more than pixel_values"),
+        ("qwen2_5_vl", "needs more than pixel_values"),
+        ("gemma3", "attention mask depends on token types"),
+    ],
+)
+def test_models_that_break_the_contract_of_the_default_family_are_refused(model_type, reason):
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type))
+    with pytest.raises(ValueError, match=f"cannot wrap '{model_type}'.*{reason}"):
+        LinVTForConditionalGeneration.from_image_llm(model)
 
 
 def test_wrapping_twice_is_refused(make_linvt):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_families import FAMILIES, SMALL, build_image_llm, random_video, user_turn
 from transformers import (
+    AqlmConfig,
     AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
@@ -152,3 +153,10 @@ def test_quantisation_spares_the_video_tokenizer(make_linvt, ask, tmp_path, bits
     assert torch.equal(AutoModel.from_pretrained(tmp_path / "quantised")(**inputs).logits, loaded(**inputs).logits)
     with pytest.raises(ValueError, match="quantised before it was wrapped.*Wrap and save it unquantised"):
         wrapped.save_pretrained(tmp_path / "wrapped")
+
+
+def test_quantisation_that_cannot_spare_modules_is_refused(make_linvt, tmp_path):
+    model, _ = make_linvt("llava")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="AqlmConfig has no list of modules to spare"):
+        LinVTForConditionalGeneration.from_pretrained(tmp_path, quantization_config=AqlmConfig())

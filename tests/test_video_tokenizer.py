@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from reference_video_tokenizer import reference_weights
 from tiny_families import SMALL, VARIANTS
 
 from linvt import LinVTVideoConfig, LinVTVideoModel
@@ -50,6 +51,30 @@ def test_every_video_token_is_a_convex_combination_of_frame_tokens(variant, num_
     expected = weights.double() @ tokens.double()
     torch.testing.assert_close(output.video_tokens.double(), expected, rtol=1e-5, atol=1e-5)
     assert make(variant)(**inputs).token_weights is None
+
+
+@each_variant
+@pytest.mark.parametrize("num_frames", [1, 3, 5])
+@torch.no_grad()
+def test_the_weights_are_those_of_the_reference(variant, num_frames):
+    model, inputs = make(variant), make_inputs(num_frames)
+    weights = model(**inputs, output_token_weights=True).token_weights
+    names = ("frame_tokens", "grid", "frame_seconds", "shot_ids", "instruction_embeds")
+    for video in range(2):
+        alone = [inputs[name] if name == "grid" else inputs[name][video] for name in names]
+        torch.testing.assert_close(weights[video].double(), reference_weights(model, *alone), rtol=0, atol=1e-5)
+
+
+@each_variant
+def test_gradients_reach_the_frame_tokens_as_weights(variant):
+    """Where scores, queries and keys do not see V, the derivative of the video tokens by V is W."""
+    model, inputs = make(variant), make_inputs()
+    torch.nn.init.zeros_(model.token_proj.weight)
+    inputs["frame_tokens"].requires_grad_()
+    output = model(**inputs, output_token_weights=True)
+    output.video_tokens.sum().backward()
+    gradient = inputs["frame_tokens"].grad.flatten(1, 2)
+    torch.testing.assert_close(gradient, output.token_weights.sum(1)[..., None].expand_as(gradient))
 
 
 @each_variant

@@ -1,0 +1,153 @@
+"""The video tokenizer once more, from docs/design.md: float64, one video at a time, loops, no shared code."""
+
+import math
+
+import torch
+from torch.nn.functional import gelu
+
+
+def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) -> torch.Tensor:
+    """W of one video, `(video tokens, frames * tokens per frame)`; `instruction` is `(text_length, channels)`."""
+    config = model.config
+    hidden = _embed(model, frame_tokens, grid, seconds)  # (frames, tokens per frame, hidden_size)
+    total = hidden.shape[0] * hidden.shape[1]
+    kept, scores = list(range(total)), torch.zeros(total, dtype=torch.double)
+    if config.use_svr:
+        for layer in model.refiner.layers:
+            hidden = _refine(layer, hidden, shots, config)
+        hidden = _rms_norm(hidden, model.refiner.norm)
+        scores = hidden.flatten(0, 1) @ model.refiner.score_weight.double()
+        best_first = sorted(range(total), key=lambda token: -float(scores[token]))
+        kept = sorted(best_first[: config.top_k])
+    hidden, scores = hidden.flatten(0, 1)[kept], scores[kept]
+    selection = torch.zeros(len(kept), total, dtype=torch.double)
+    for row, token in enumerate(kept):
+        selection[row, token] = 1
+    weights = _aggregate(model, hidden, scores, instruction) if config.use_tta else _score_windows(config, scores)
+    return weights @ selection
+
+
+def _rms_norm(hidden, norm):
+    mean_square = hidden.square().mean(-1, keepdim=True)
+    return hidden / (mean_square + 1e-6).sqrt() * norm.weight.double()
+
+
+def _linear(hidden, linear):
+    return hidden @ linear.weight.double().T
+
+
+def _sinusoids(value: float, size: int, shortest: float, longest: float) -> list[float]:
+    number = size // 2
+    wavelengths = [shortest * (longest / shortest) ** (i / (number - 1)) for i in range(number)]
+    angles = [2 * math.pi * value / wavelength for wavelength in wavelengths]
+    return [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+
+
+def _attend(queries, context, attention, num_heads):
+    size = queries.shape[-1] // num_heads
+    query, key = _linear(queries, attention.q_proj), _linear(context, attention.k_proj)
+    value = _linear(context, attention.v_proj)
+    heads = []
+    for head in range(num_heads):
+        part = slice(head * size, (head + 1) * size)
+        weights = (query[:, part] @ key[:, part].T / math.sqrt(size)).softmax(-1)
+        heads.append(weights @ value[:, part])
+    return _linear(torch.cat(heads, dim=-1), attention.o_proj)
+
+
+def _feed_forward(hidden, layer):
+    normed = _rms_norm(hidden, layer.feed_forward_norm)
+    return hidden + _linear(gelu(_linear(normed, layer.feed_forward.up_proj)), layer.feed_forward.down_proj)
+
+
+def _embed(model, frame_tokens, grid, seconds):
+    size = model.config.hidden_size
+    hidden = _linear(_rms_norm(frame_tokens.double(), model.token_norm), model.token_proj)
+    rows, columns = grid
+    for frame in range(len(hidden)):
+        time = torch.tensor(_sinusoids(float(seconds[frame]), size // 2, 0.5, 14400), dtype=torch.double)
+        for row in range(rows):
+            for column in range(columns):
+                place = _sinusoids((row + 0.5) / rows, size // 4, 0.05, 2)
+                place += _sinusoids((column + 0.5) / columns, size // 4, 0.05, 2)
+                position = _linear(time, model.time_proj)
+                position = position + _linear(torch.tensor(place, dtype=torch.double), model.place_proj)
+                hidden[frame, row * columns + column] += position
+    return hidden
+
+
+def _refine(layer, hidden, shots, config):
+    heads = config.num_attention_heads
+    normed = _rms_norm(hidden, layer.spatial_norm)
+    hidden = torch.stack(
+        [hidden[t] + _attend(normed[t], normed[t], layer.spatial_attention, heads) for t in range(len(hidden))]
+    )
+    normed = _rms_norm(hidden, layer.temporal_norm)
+    numbers = [0] * len(hidden) if config.temporal_attention == "video" else shots.tolist()
+    over_time = torch.zeros_like(hidden)
+    for number in set(numbers):
+        frames = [frame for frame in range(len(hidden)) if numbers[frame] == number]
+        for place in range(hidden.shape[1]):
+            sequence = normed[frames, place]
+            over_time[frames, place] = _attend(sequence, sequence, layer.temporal_attention, heads)
+    return _feed_forward(hidden + over_time, layer)
+
+
+def _mean_of_windows(num_tokens: int, window: int) -> torch.Tensor:
+    window = min(window, num_tokens)
+    starts = [*range(0, num_tokens - window, max(window // 2, 1)), num_tokens - window]
+    matrix = torch.zeros(len(starts), num_tokens, dtype=torch.double)
+    for row, start in enumerate(starts):
+        matrix[row, start : start + window] = 1 / window
+    return matrix
+
+
+def _even_windows(num_tokens: int, number: int) -> torch.Tensor:
+    matrix = torch.zeros(number, num_tokens, dtype=torch.double)
+    for row in range(number):
+        matrix[row, math.floor(row * num_tokens / number) : math.ceil((row + 1) * num_tokens / number)] = 1
+    return matrix
+
+
+def _score_windows(config, scores):
+    scales = config.num_queries if config.multi_scale == "multi_c" else [sum(config.num_queries)]
+    windows = torch.cat([_even_windows(len(scores), number) for number in scales])
+    weights = windows * scores.exp()
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _aggregate(model, hidden, scores, instruction):
+    config, aggregator = model.config, model.aggregator
+    text = None
+    if config.text_conditioning:
+        encoder = aggregator.instruction
+        text = _linear(_rms_norm(instruction.double(), encoder.norm), encoder.proj)
+        order = [_sinusoids(place + 1, config.hidden_size, 2, 2000) for place in range(len(text))]
+        text = text + torch.tensor(order, dtype=torch.double).view(len(text), -1)
+        text = torch.cat([encoder.no_text.double()[None], text])
+
+    def scale(queries, pool):
+        tokens = pool @ hidden
+        for layer in aggregator.layers:
+            heads = config.num_attention_heads
+            normed = _rms_norm(queries, layer.self_norm)
+            queries = queries + _attend(normed, normed, layer.self_attention, heads)
+            queries = queries + _attend(_rms_norm(queries, layer.visual_norm), tokens, layer.visual_attention, heads)
+            if text is not None:
+                queries = queries + _attend(_rms_norm(queries, layer.text_norm), text, layer.text_attention, heads)
+            queries = _feed_forward(queries, layer)
+        query = _linear(_rms_norm(queries, aggregator.query_norm), aggregator.query_proj)
+        logits = query @ _linear(tokens, aggregator.key_proj).T / math.sqrt(config.hidden_size)  # Eq. 1
+        return (logits + pool @ scores).softmax(-1) @ pool
+
+    queries, everything = aggregator.queries.double(), torch.eye(len(hidden), dtype=torch.double)
+    pools = [_mean_of_windows(len(hidden), window) for window in config.pooling_windows]
+    if config.multi_scale == "multi_c":
+        return torch.cat([scale(*pair) for pair in zip(queries.split(config.num_queries), pools, strict=True)])
+    if config.multi_scale == "multi_b":
+        return scale(queries, torch.cat(pools))
+    weights = scale(queries, everything)
+    if config.multi_scale == "single":
+        return weights
+    windows = [_even_windows(config.num_queries[0], number) for number in config.num_queries]
+    return torch.cat([window / window.sum(1, keepdim=True) for window in windows]) @ weights
