@@ -1,31 +1,36 @@
 """The `linvt` command: ask a question about a video, wrap an image-LLM, list the shots of a video.
 
-Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 1 anything else.
+Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 130 interrupted, 1 anything
+else.
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
 import sys
 import tempfile
 import textwrap
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from transformers import AutoProcessor
+from transformers.generation import BaseStreamer
 from transformers.utils import logging
 
 from linvt.frame_clips import frame_clips
 from linvt.modeling_linvt import LinVTForConditionalGeneration
-from linvt.processors.frame_selection import shots_from_boundaries
-from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.shot_detection import load_shot_detector
 from linvt.processors.video_reading import SampledVideo, read_video
 from linvt.tiny_models import tiny_linvt
 
 
-UNTRAINED = "no --model given, so a tiny model with random weights answers: its text means nothing"
+RANDOM_WEIGHTS = "no --model given, so a tiny model with random weights answers: its text means nothing"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,24 +39,29 @@ def main(arguments: list[str] | None = None) -> int:
     logging.set_verbosity_error()
     if options.json or not sys.stderr.isatty():
         logging.disable_progress_bar()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character of an answer
     try:
         result = options.run(options)
     except (ValueError, OSError) as error:
         print(f"linvt {options.command}: {_one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"linvt {options.command}: interrupted", file=sys.stderr)
+        return 130
     print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result))
     return 0
 
 
 def ask(options: argparse.Namespace) -> dict:
     """Answers a question about a video."""
+    device = _device(options.device)
     if options.model is None:
         model, processor = tiny_linvt()
-        if not options.json:
-            print(f"note: {UNTRAINED}", file=sys.stderr)
+        model.to(device)
     else:
         _check_folder(options.model)
-        model = LinVTForConditionalGeneration.from_pretrained(options.model, dtype="auto", device_map=options.device)
+        model = LinVTForConditionalGeneration.from_pretrained(options.model, dtype="auto", device_map=device)
         processor = LinVTProcessor.from_pretrained(options.model)
     content = [{"type": "video", "video": options.video}, {"type": "text", "text": options.question}]
     settings = {"num_frames": options.num_frames, "autoshot_model": options.autoshot}
@@ -71,8 +81,10 @@ def ask(options: argparse.Namespace) -> dict:
     inputs = inputs.to(model.device)
     clips = frame_clips(inputs["video_shot_ids"][0], model.config.frames_per_patch)
     tokens_per_clip = model.get_frame_tokens(inputs["pixel_values_videos"][0], clips[:1]).shape[1]
-    with _Bar("answering", options):
-        output = model.generate(**inputs, max_new_tokens=options.max_new_tokens, do_sample=False)
+    with _Bar("answering", options) as on_progress:
+        streamer = _CountTokens(on_progress, options.max_new_tokens)
+        limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}
+        output = model.generate(**inputs, **limits, streamer=streamer)
     prompt_tokens = inputs["input_ids"].shape[1]
     return {
         "video": _about(options.video, video),
@@ -83,22 +95,25 @@ def ask(options: argparse.Namespace) -> dict:
         "num_frame_tokens": tokens_per_clip * len(clips),
         "num_video_tokens": processor.num_video_tokens,
         "num_prompt_tokens": prompt_tokens,
-        "trained": options.model is not None,
+        "random_weights": options.model is None,
         "text": processor.decode(output[0, prompt_tokens:], skip_special_tokens=True),
     }
 
 
 def show_answer(result: dict) -> str:
     num_frames = len(result["frames"])
+    note = {"note": RANDOM_WEIGHTS} if result["random_weights"] else {}
     times = " ".join(f"{frame['seconds']:.2f}" for frame in result["frames"])
+    # A model may write anything, also what a terminal takes for a command.
+    text = "".join(character if character.isprintable() else " " for character in result["text"])
     return _table(
         {
+            **note,
             "video": _describe(result["video"]),
             "frames": f"{num_frames} of {result['video']['num_frames']}, at {times} s",
             "tokens": f"{result['num_frame_tokens']} of the frames -> {result['num_video_tokens']} of the video; "
             f"{result['num_prompt_tokens']} into the LLM with the text",
-            # A model may write anything, also what a terminal takes for a command.
-            "text": "".join(character if character.isprintable() else " " for character in result["text"]),
+            "text": text.strip() or "(empty)",
         }
     )
 
@@ -109,10 +124,15 @@ def wrap(options: argparse.Namespace) -> dict:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists already; give the name of a new folder.")
     _check_folder(options.image_llm)
+    image_llm_processor = AutoProcessor.from_pretrained(options.image_llm)
     model = LinVTForConditionalGeneration.from_image_llm(options.image_llm, dtype=options.dtype)
-    processor = LinVTProcessor.from_image_llm_processor(
-        AutoProcessor.from_pretrained(options.image_llm), model.config.num_video_tokens
-    )
+    size = None if options.frame_size is None else dict(zip(("height", "width"), options.frame_size, strict=True))
+    processor = LinVTProcessor.from_image_llm_processor(image_llm_processor, model.config.num_video_tokens, size)
+    size = processor.video_processor.size
+    try:
+        model.get_frame_tokens(torch.zeros(1, 3, size["height"], size["width"], device=model.device))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"the image-LLM cannot take frames of {size['height']} x {size['width']}: {error}") from error
     output.parent.mkdir(parents=True, exist_ok=True)
     # Written beside the goal and moved there when it is whole, so that a broken run leaves nothing that loads.
     unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
@@ -131,7 +151,6 @@ def wrap(options: argparse.Namespace) -> dict:
         "num_video_tokenizer_parameters": model.video_tokenizer.num_parameters(),
         "num_video_tokens": model.config.num_video_tokens,
         "frame_size": dict(processor.video_processor.size),
-        "trained": False,
     }
 
 
@@ -153,16 +172,9 @@ def shots(options: argparse.Namespace) -> dict:
     if options.autoshot is None:
         raise ValueError("finding shots needs trained AutoShot weights; give their Hub id or folder as --autoshot.")
     _check_folder(options.autoshot)
-    network = AutoShotModel.from_pretrained(options.autoshot).eval()
+    detect_shots = load_shot_detector(options.autoshot)
     with _Bar("reading", options) as on_progress:
-        video = read_video(
-            options.video,
-            num_frames=1,
-            detect_shots=lambda frames: shots_from_boundaries(
-                network.shot_probabilities(frames), network.config.threshold
-            ),
-            on_progress=on_progress,
-        )
+        video = read_video(options.video, num_frames=1, detect_shots=detect_shots, on_progress=on_progress)
     return {
         "video": _about(options.video, video),
         "shots": [
@@ -181,6 +193,7 @@ def show_shots(result: dict) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="linvt", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"linvt {version('linvt')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
     command = commands.add_parser("ask", help="answer a question about a video", description=ask.__doc__)
@@ -196,7 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("wrap", help="make a video-LLM of an image-LLM", description=wrap.__doc__)
     command.add_argument("image_llm", help="Hub id or folder of an image-LLM")
     command.add_argument("output", help="new folder for the LinVT model")
-    command.add_argument("--dtype", default="auto", help="such as bfloat16 (default: that of the checkpoint)")
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    command.add_argument("--dtype", default="auto", choices=dtypes, help="default: that of the checkpoint")
+    size = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH")}
+    command.add_argument("--frame-size", **size, help="of a frame in pixels (default: that of the image-LLM's images)")
     command.set_defaults(run=wrap, show=show_wrapped)
     _add_common(command)
 
@@ -213,6 +229,20 @@ def _add_common(command: argparse.ArgumentParser, autoshot_help: str | None = No
     command.add_argument("--json", action="store_true", help="print the result for machines")
 
 
+class _CountTokens(BaseStreamer):
+    """Tells how much of the longest answer is written."""
+
+    def __init__(self, on_progress: Callable[[float], None], max_new_tokens: int):
+        self.on_progress, self.max_new_tokens, self.written = on_progress, max_new_tokens, -1  # first comes the prompt
+
+    def put(self, value) -> None:
+        self.written += 1
+        self.on_progress(self.written / self.max_new_tokens)
+
+    def end(self) -> None:
+        pass
+
+
 class _Bar:
     """A progress bar on standard error, where a person looks at it."""
 
@@ -227,6 +257,15 @@ class _Bar:
 
     def __exit__(self, *error) -> None:
         self.bar.close()
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or "cpu")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the model cannot run on {name!r}: {error}") from error
+    return device
 
 
 def _check_folder(name: str) -> None:

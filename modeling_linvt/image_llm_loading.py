@@ -4,6 +4,7 @@ import copy
 import inspect
 import os
 
+import torch
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
@@ -13,7 +14,7 @@ from transformers import (
 )
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from linvt.image_llm_families import FAMILIES
+from linvt.image_llm_families import FAMILIES, image_llm_family
 
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -81,6 +82,23 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
         raise _refusal(model_type, "its positions have several axes, and it has no family that knows them")
     if "token_type_ids" in inspect.signature(image_llm.forward).parameters:
         raise _refusal(model_type, "its attention mask depends on token types, and it has no family that knows them")
+    if "inputs_embeds" not in inspect.signature(image_llm.prepare_inputs_for_generation).parameters:
+        raise _refusal(model_type, "its generate does not take inputs_embeds")
+    if image_llm.device.type != "meta":
+        _try_a_blank_frame(image_llm)
+
+
+@torch.no_grad()
+def _try_a_blank_frame(image_llm: PreTrainedModel) -> None:
+    size = getattr(image_llm.config.vision_config, "image_size", 336)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    frame = torch.zeros(1, 1, 3, height, width, device=image_llm.device, dtype=image_llm.dtype)
+    try:
+        tokens = image_llm_family(image_llm).frame_tokens(frame)
+    except Exception as error:  # whatever it is, it would come at the first video
+        raise _refusal(image_llm.config.model_type, f"it fails on a blank frame ({error})") from error
+    if tokens.dim() != 3 or len(tokens) != 1:
+        raise _refusal(image_llm.config.model_type, f"a blank frame gave tokens of shape {tuple(tokens.shape)}")
 
 
 def spare_video_tokenizer(quantization_config: QuantizationConfigMixin) -> QuantizationConfigMixin:

@@ -156,9 +156,10 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
             if fields.get("model_type") != LinVTConfig.model_type:
+                kind = f"a {fields['model_type']!r} model" if "model_type" in fields else "no config.json of a model"
                 raise ValueError(
-                    f"{pretrained_model_name_or_path} holds a {fields.get('model_type')!r} model, not a LinVT one. To "
-                    "put a video tokenizer on an image-LLM use LinVTForConditionalGeneration.from_image_llm."
+                    f"{pretrained_model_name_or_path} holds {kind}, not a LinVT one. To put a video tokenizer on an "
+                    "image-LLM use LinVTForConditionalGeneration.from_image_llm."
                 )
         if isinstance(kwargs.get("quantization_config"), QuantizationConfigMixin):
             kwargs["quantization_config"] = spare_video_tokenizer(kwargs["quantization_config"])

@@ -27,7 +27,7 @@ def chat_visuals(conversation: list[dict]) -> ChatVisuals:
     Reads one conversation; the caller's objects are left as they are.
 
     Raises:
-        `ValueError`: If a video part names no video.
+        `ValueError`: If a part has no type, or a video part names no video.
     """
     chat = ChatVisuals()
     for message in conversation:
@@ -39,7 +39,9 @@ def chat_visuals(conversation: list[dict]) -> ChatVisuals:
 
 
 def _visit(part: dict, chat: ChatVisuals) -> dict:
-    kind = part["type"]
+    kind = part.get("type")
+    if kind is None:
+        raise ValueError(f"A part of the conversation has no 'type': {part}. Give 'text', 'image' or 'video'.")
     if kind in ("image_url", "video_url"):  # the form of OpenAI's API
         address = part[kind]
         kind = kind.removesuffix("_url")

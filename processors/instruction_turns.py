@@ -34,25 +34,40 @@ class TurnHeaders:
     closing: str
 
     @classmethod
-    def of_template(cls, render: Callable[..., str]) -> "TurnHeaders":
-        """Reads the headers off a template by rendering short conversations whose texts are single marks."""
-        turns = [_message("user", _FIRST), _message("assistant", _ANSWER), _message("user", _SECOND)]
-        opening, rest = render(turns).split(_FIRST)
-        answer_header, rest = rest.split(_ANSWER)
-        user_header, closing = rest.split(_SECOND)
-        generation_header = render(turns[:1], add_generation_prompt=True).split(_FIRST)[1]
-        user_headers = [user_header]
-        try:
-            with_system = render([_message("system", _SYSTEM), *turns[:1]])
-            user_headers.append(with_system.split(_SYSTEM)[-1].split(_FIRST)[0])
-        except jinja2.TemplateError:
-            pass  # a template that refuses system turns has no header after one
+    def of_template(cls, render: Callable[..., str], image_token: str) -> "TurnHeaders":
+        """
+        Reads the headers off a template by rendering short conversations whose texts are single marks.
+
+        Args:
+            render (`Callable`): Gets a conversation and `add_generation_prompt`, and returns the prompt.
+            image_token (`str`): What the template writes for an image.
+        """
+        question, answer = _message("user", _FIRST), _message("assistant", _ANSWER)
+        # A header may end otherwise before a text than before an image; what both begin with is the header.
+        seconds = [_message("user", _SECOND), _message("user", _SECOND, with_image=True)]
+
+        def header_after(mark: str, *before: dict) -> str:
+            prompts = [render([*before, second]) for second in seconds]
+            return os.path.commonprefix([_between(prompt, mark, (_SECOND, image_token)) for prompt in prompts])
+
+        user_headers = [header_after(_ANSWER, question, answer)]
+        for mark, before in ((_SYSTEM, _message("system", _SYSTEM)), (_FIRST, question)):
+            try:
+                user_headers.append(header_after(mark, before))
+            except (jinja2.TemplateError, TypeError):
+                pass  # a template that refuses system turns, or two user turns in a row, has no header after one
+        with_answer = render([question, answer])
+        to_come = render([question], add_generation_prompt=True)
         return cls(
-            opening=opening,
-            user=tuple(header for header in user_headers if header.strip()),
+            opening=os.path.commonprefix(
+                [_between(render([second]), "", (_SECOND, image_token)) for second in seconds]
+            ),
+            user=tuple(dict.fromkeys(header for header in user_headers if header.strip())),
             # Spaces may differ before an answer that is there, before one that is to come, and after an empty turn.
-            assistant=os.path.commonprefix([answer_header, generation_header]).lstrip(),
-            closing=closing,
+            assistant=os.path.commonprefix(
+                [_between(with_answer, _FIRST, (_ANSWER,)), _between(to_come, _FIRST, ())]
+            ).lstrip(),
+            closing=_between(render([question]), _FIRST, ()),
         )
 
     def user_turn(self, prompt: str, position: int) -> tuple[int, int]:
@@ -71,7 +86,12 @@ class TurnHeaders:
             raise ValueError(
                 "The user turn that holds a video was not found in the prompt, so the instruction for the video is "
                 "unknown. Make the prompt with apply_chat_template; it must start like "
-                f"{self.opening!r} or have {' or '.join(repr(header) for header in self.user)} before the turn."
+                f"{self.opening!r} or have {' or '.join(map(repr, self.user))} before the turn."
+            )
+        if prompt.find(self.assistant, max(starts), position) >= 0:
+            raise ValueError(
+                "An answer stands between the start of a user turn and its video, so the instruction for the video is "
+                f"unknown. Before every user turn there must be {' or '.join(map(repr, self.user))}."
             )
         ends = [prompt.find(header, position) for header in (self.assistant, *self.user)]
         ends = [end for end in ends if end >= 0]
@@ -80,5 +100,12 @@ class TurnHeaders:
         return max(starts), min(ends, default=len(prompt))
 
 
-def _message(role: str, text: str) -> dict:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
+def _message(role: str, text: str, with_image: bool = False) -> dict:
+    parts = [{"type": "image"}] if with_image else []
+    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
+
+
+def _between(prompt: str, start: str, ends: tuple[str, ...]) -> str:
+    """What stands after `start` and before the first of `ends`, or the end."""
+    rest = prompt[prompt.index(start) + len(start) :]
+    return rest[: min([place for place in map(rest.find, ends) if place >= 0], default=len(rest))]

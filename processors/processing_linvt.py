@@ -180,6 +180,7 @@ class LinVTProcessor(ProcessorMixin):
         processor_kwargs = dict(processor_kwargs or {})
         processor_kwargs |= {name: kwargs.pop(name) for name in list(kwargs) if name in call_names}
         template = self._template(chat_template)
+        self._check_template_variables(template, kwargs)
         rendered, answers = self._render(
             template, [chat.messages for chat in chats], return_assistant_tokens_mask, kwargs
         )
@@ -284,6 +285,11 @@ class LinVTProcessor(ProcessorMixin):
 
     def _mark_videos(self, prompt: str, kinds: list[str]) -> tuple[str, Callable[[int], int]]:
         """Puts `video_token` where the template wrote an image for a video; also says how far each place moved."""
+        if self.video_token in prompt:
+            raise ValueError(
+                f"The text of a message holds {self.video_token}, which marks the place of a video; leave it out. The "
+                f"prompt is {prompt!r}."
+            )
         pieces = prompt.split(self.image_token)
         if len(pieces) - 1 != len(kinds):
             raise ValueError(
@@ -323,10 +329,19 @@ class LinVTProcessor(ProcessorMixin):
             **{**self.tokenizer.special_tokens_map, **(variables or {})},
         )
 
+    def _check_template_variables(self, template: str, variables: dict) -> None:
+        """A misspelt argument would be taken for a variable of the template and change nothing."""
+        known = {"tools", "documents", "add_generation_prompt", "continue_final_message"}
+        unknown = [name for name in variables if name not in known and name not in template]
+        if unknown:
+            raise TypeError(
+                f"apply_chat_template got {', '.join(unknown)}, which neither the processor nor the template knows."
+            )
+
     def _headers(self, template: str) -> TurnHeaders:
         if template not in self._headers_of_template:
             self._headers_of_template[template] = TurnHeaders.of_template(
-                lambda chat, **variables: self._render(template, [chat], variables=variables)[0][0]
+                lambda chat, **variables: self._render(template, [chat], variables=variables)[0][0], self.image_token
             )
         return self._headers_of_template[template]
 

@@ -5,11 +5,14 @@ Local files reach FFmpeg as Python files, never as names: a name lets FFmpeg gue
 playlist inside a file cannot make this process read other files or the network.
 """
 
+import http.client
 import io
 import os
 import shutil
 import stat
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -59,12 +62,19 @@ def describe_source(source: str | os.PathLike | bytes | BinaryIO) -> str:
 @contextmanager
 def rereadable(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[str | os.PathLike | bytes | BinaryIO]:
     """
-    Gives a source that can be read from its start more than once: the same one, or for a pipe or a socket its content
-    in a temporary file.
+    Gives a source that can be read from its start, and sought in, more than once: the same one, or for a URL, a pipe
+    or a socket its content in a temporary file. (FFmpeg could read a URL by itself, but an mp4 with its index at the
+    end only from a server that serves parts.)
 
     Raises:
+        [`VideoReadError`]: if a URL does not answer.
         `TypeError`: if `source` is not a path, a URL, bytes, or a file opened in binary mode.
     """
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        with tempfile.TemporaryFile() as copy:
+            _download(source, copy)
+            yield copy
+        return
     if isinstance(source, str | os.PathLike | bytes):
         yield source
         return
@@ -87,14 +97,16 @@ def rereadable(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[str | o
 
 @contextmanager
 def open_video(
-    source: str | os.PathLike | bytes | BinaryIO, num_threads: int = 0
+    source: str | os.PathLike | bytes | BinaryIO, name: str, num_threads: int = 0
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     Opens a video at its start and finds its best video stream.
 
     Args:
         source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
-            Path, http(s) URL, content, or seekable binary file. A file of the caller is left open.
+            Path, content, or seekable binary file, as [`rereadable`] gives it. A file of the caller is left open.
+        name (`str`):
+            What error messages call it.
         num_threads (`int`, *optional*, defaults to 0):
             Threads of the decoder, 0 for one per core.
 
@@ -104,28 +116,30 @@ def open_video(
     Raises:
         [`VideoReadError`]: if there is no file, or what is there is not a video that can be decoded.
     """
-    name = describe_source(source)
     with ExitStack() as stack:
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            container = stack.enter_context(_open_url(source))
-        else:
-            file = stack.enter_context(_open_file(source, name))
-            container = stack.enter_context(_open_container(file, name))
+        file = stack.enter_context(_open_file(source, name))
+        container = stack.enter_context(_open_container(file, name))
         stream = _find_video_stream(container, name)
         stream.codec_context.thread_count = num_threads
         stream.codec_context.thread_type = "AUTO"
         yield container, stream
 
 
-def _open_url(url: str) -> InputContainer:
+def _download(url: str, file: BinaryIO) -> None:
     try:
-        # The protocols that http itself needs: a playlist may not lead to local files or to open ports.
-        protocols = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
-        return av.open(url, container_options=protocols, metadata_errors="replace", timeout=URL_TIMEOUT_SECONDS)
-    except (av.error.FFmpegError, OSError) as error:
+        with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as response:
+            shutil.copyfileobj(response, file)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            reason = f"the server answered {error.code} {error.reason}"
+        elif isinstance(error, TimeoutError) or isinstance(reason, TimeoutError):
+            reason = f"no answer within {URL_TIMEOUT_SECONDS:g} s"
+        elif isinstance(reason, OSError):
+            reason = reason.strerror
         raise VideoReadError(
-            f"Cannot read a video from {url!r}: {error.strerror}. Check the address and the connection, or download "
-            "the file and give its path."
+            f"Cannot read a video from {url!r}: {reason}. Check the address and the connection, or download the file "
+            "and give its path."
         ) from error
 
 

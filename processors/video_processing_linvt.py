@@ -1,7 +1,7 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -17,12 +17,15 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
 
-from linvt.processors.frame_selection import shots_from_boundaries, uniform_frame_indices
-from linvt.processors.modeling_autoshot import AutoShotModel
+from linvt.processors.frame_selection import uniform_frame_indices
+from linvt.processors.shot_detection import load_shot_detector
 from linvt.processors.video_reading import SampledVideo, read_video
 
 
 logger = logging.get_logger(__name__)
+
+# Arguments that Transformers knows for videos, and that mean nothing for frames of one fixed size.
+_WITHOUT_EFFECT = ("do_center_crop", "crop_size", "do_pad", "data_format", "input_data_format", "device")
 
 PADDING_SHOT = -1  # shot number of the frames that pad a video to the length of its batch
 
@@ -85,13 +88,12 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             `ValueError`: If the image processor keeps images at different sizes and `size` is left out.
         """
         if size is None:
-            size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
-            size = dict(size)
-            if not {"height", "width"} <= set(size):
-                raise ValueError(
-                    f"{type(image_processor).__name__} has no fixed image size (size is {size}), but all frames of "
-                    "a video need one; give size={'height': ..., 'width': ...} in pixels."
-                )
+            size = dict(image_processor.crop_size if image_processor.do_center_crop else image_processor.size)
+        if not {"height", "width"} <= set(size):
+            raise ValueError(
+                f"The frames of a video need one size, but {type(image_processor).__name__} has none (it says "
+                f"{size}); give that of a frame in pixels, as frame_size={{'height': ..., 'width': ...}}."
+            )
         return cls(
             size={"height": size["height"], "width": size["width"]},
             resample=image_processor.resample,
@@ -115,15 +117,22 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             `VideoReadError`: If a file cannot be read as a video. No video is ever left out in silence.
         """
         unknown = set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"}
-        if unknown:
-            raise TypeError(f"{type(self).__name__} got unknown arguments: {', '.join(sorted(unknown))}.")
+        without_effect = {name for name in _WITHOUT_EFFECT if kwargs.get(name)}
+        if unknown or without_effect:
+            raise TypeError(
+                f"{type(self).__name__} got unknown arguments: {', '.join(sorted(unknown | without_effect))}."
+            )
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = kwargs.pop("return_metadata", False)
         metadata = kwargs.pop("video_metadata", None)
         options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
         if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
             options["num_frames"] = None
+        if options["shot_detection"] not in ("autoshot", "uniform"):
+            raise ValueError(f"shot_detection is {options['shot_detection']!r}; give 'autoshot' or 'uniform'.")
         videos = flatten_videos(videos)
+        if not videos:
+            raise ValueError("No video was given.")
         metadata = [None] * len(videos) if metadata is None else _as_list(metadata)
         if len(metadata) != len(videos):
             raise ValueError(f"{len(videos)} videos came with {len(metadata)} video_metadata; give one for each.")
@@ -166,12 +175,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
                 "shot_detection is 'autoshot', but autoshot_model is not set: give the Hub id or the folder of "
                 "trained AutoShot weights, or use shot_detection='uniform'."
             )
-        network = AutoShotModel.from_pretrained(options["autoshot_model"]).eval()
-
-        def detect_shots(frames: Iterator[np.ndarray]) -> list[tuple[int, int]]:
-            return shots_from_boundaries(network.shot_probabilities(frames), network.config.threshold)
-
-        return detect_shots
+        return load_shot_detector(options["autoshot_model"])
 
     def _normalize(self, frames: torch.Tensor, options: dict) -> torch.Tensor:
         frames = frames.float()
@@ -202,8 +206,12 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
     total = len(frames)
     fields = dict(metadata or {})
     fps = fields.get("fps")
+    if fps is not None and not fps > 0:
+        raise ValueError(f"fps of video_metadata is {fps}, expected a number above 0.")
+    if options["shot_detection"] == "autoshot":
+        logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
     if fps is None:
-        logger.warning(
+        logger.warning_once(
             "A video was given as frames without video_metadata, so their times are unknown; they are taken as one "
             "second apart. Give video_metadata={'fps': ..., 'total_num_frames': ...} for true times."
         )
@@ -213,9 +221,12 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
     if len(source_indices) != total:
         raise ValueError(f"A video of {total} frames came with {len(source_indices)} frames_indices; give one each.")
     picked = list(range(total))
-    if options["do_sample_frames"]:
-        wanted = options["num_frames"] or max(round(total / fps * options["fps"]), 1)
-        picked = uniform_frame_indices(total, wanted)
+    if options["do_sample_frames"] and options["num_frames"] is not None:
+        picked = uniform_frame_indices(total, options["num_frames"])
+    elif options["do_sample_frames"] and options["fps"] is not None:
+        if not options["fps"] > 0:
+            raise ValueError(f"fps is {options['fps']}, expected a number above 0.")
+        picked = uniform_frame_indices(total, max(round(total / fps * options["fps"]), 1))
     chosen = [frames[index] if transform is None else transform(frames[index]) for index in picked]
     height, width = frames[0].shape[-2:]
     duration_seconds = (max(source_indices) + 1) / fps
@@ -236,6 +247,10 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
 
 def _frames_to_tensors(video) -> list[torch.Tensor]:
     """Frames as uint8 tensors of shape `(3, height, width)`."""
+    if not isinstance(video, (list, tuple, np.ndarray, torch.Tensor)):
+        raise TypeError(
+            f"A video was given as {type(video).__name__}; give a path, URL, bytes, file, array, tensor or frames."
+        )
     frames = [_frame_to_tensor(frame) for frame in video]
     if not frames:
         raise ValueError("A video without frames was given; a video needs at least one frame.")
@@ -276,9 +291,16 @@ def _as_list(metadata) -> list:
 
 
 def _interpolation(resample: int) -> v2.InterpolationMode:
+    if resample == PILImageResampling.LANCZOS:
+        logger.warning_once(
+            "Frames are resized with bicubic instead of Lanczos resampling, which tensors do not have."
+        )
+        return v2.InterpolationMode.BICUBIC
     return {
         PILImageResampling.NEAREST: v2.InterpolationMode.NEAREST,
+        PILImageResampling.BOX: v2.InterpolationMode.BOX,
         PILImageResampling.BILINEAR: v2.InterpolationMode.BILINEAR,
+        PILImageResampling.HAMMING: v2.InterpolationMode.HAMMING,
         PILImageResampling.BICUBIC: v2.InterpolationMode.BICUBIC,
     }[PILImageResampling(resample)]
 

@@ -201,7 +201,7 @@ def _find_frames(
     source: Source, name: str, detect_shots: ShotDetector | None, progress: "_Progress", way: _Way
 ) -> tuple[Timeline, list[tuple[int, int]]]:
     """The first pass: which frames there are, and in which shots."""
-    with open_video(source, way.num_threads) as (container, stream):
+    with open_video(source, name, way.num_threads) as (container, stream):
         shots = None
         if way.decode_all:
             timeline, shots = _decode_all(container, stream, name, detect_shots, progress, way.strict)
@@ -266,7 +266,7 @@ def _keep_frames(
     place = {index: i for i, index in enumerate(indices)}
     share_done = _SHOTS_SHARE if way.decode_all else 0.0
     kept = None
-    with open_video(source, way.num_threads) as (container, stream):
+    with open_video(source, name, way.num_threads) as (container, stream):
         pictures = FramePictures(name, stream.sample_aspect_ratio)
         frames = fetch_frames(container, stream, timeline, indices, way.strict)
         for num_done, (index, frame) in enumerate(frames, start=1):

@@ -59,11 +59,14 @@ def test_command_python_and_pipeline_give_the_same_text(run, video_file):
 @pytest.mark.parametrize("name", ["montage_640x360.mp4", "src/nasa_13013.mp4"])
 def test_real_videos_give_the_same_text_everywhere(run, shared_videos, name):
     check_same_text_everywhere(run, shared_videos / name)
+    code, output, _ = run("ask", shared_videos / name, "What happens?")
+    assert code == 0 and "32 of " in output and "512 of the frames -> 112 of the video" in output
 
 
 def test_ask_prints_frames_times_tokens_and_text(run, video_file):
     code, output, errors = run("ask", video_file(20, fps=10), "What happens?", "--num-frames", 4)
-    assert code == 0 and "random weights" in errors and "means nothing" in errors
+    assert code == 0 and errors == ""
+    assert output.startswith("note ") and "means nothing" in " ".join(output.split())
     assert "4 of 20, at 0.20 0.70 1.20 1.70 s" in output
     assert "64 of the frames -> 112 of the video" in output
     assert max(map(len, output.splitlines())) <= 100
@@ -75,7 +78,7 @@ def test_ask_for_machines(run, video_file):
     result = json.loads(output)
     assert code == 0 and errors == ""
     assert [frame["seconds"] for frame in result["frames"]] == [0.5, 1.5]
-    assert result["num_frame_tokens"] == 32 and result["num_video_tokens"] == 112 and result["trained"] is False
+    assert result["num_frame_tokens"] == 32 and result["num_video_tokens"] == 112 and result["random_weights"] is True
     assert result["video"]["num_frames"] == 20 and result["video"]["duration_seconds"] == 2.0
 
 
@@ -83,14 +86,21 @@ def test_wrap_then_ask(run, video_file, tmp_path):
     image_llm, processor = tiny_llava()
     image_llm.save_pretrained(tmp_path / "llava")
     processor.save_pretrained(tmp_path / "llava")
-    code, output, _ = run("wrap", tmp_path / "llava", tmp_path / "new" / "linvt")
-    assert code == 0 and "untrained" in output and "112 tokens per video" in output
+    code, output, _ = run("wrap", tmp_path / "llava", tmp_path / "new" / "linvt", "--frame-size", 56, 84)
+    assert (
+        code == 0
+        and "frames of 56 x 84 pixels" in output
+        and "untrained" in output
+        and "112 tokens per video" in output
+    )
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["linvt"]
     model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "new" / "linvt")
     assert model.config.num_video_tokens == 112
     asked = ("ask", video_file(12), "What?", "--model", tmp_path / "new" / "linvt", "--max-new-tokens", 4, "--json")
     code, output, errors = run(*asked)
-    assert code == 0 and errors == "" and json.loads(output)["trained"] is True
+    assert code == 0 and errors == "" and json.loads(output)["random_weights"] is False
+    code, _, errors = run("wrap", tmp_path / "llava", tmp_path / "other", "--frame-size", 56, 84)
+    assert code == 2 and "cannot take frames of 56 x 84" in errors and not (tmp_path / "other").exists()
     code, _, errors = run("wrap", tmp_path / "llava", tmp_path / "new" / "linvt")
     assert code == 2 and "exists already; give the name of a new folder" in errors
 
@@ -138,15 +148,33 @@ def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
         (("ask", video_file(12), "What?", "--model", tmp_path / "bert"), "holds a 'bert' model, not a LinVT one"),
         (("wrap", tmp_path / "bert", tmp_path / "out"), "not an image-LLM"),
         (("wrap", tmp_path / "nothing", tmp_path / "out"), "there is no folder"),
+        (("ask", video_file(12), "<video>?"), "text of a message holds <video>"),
+        (("ask", video_file(12), "What?", "--device", "quantum"), "cannot run on 'quantum'"),
+        (("ask", video_file(12), "What?", "--model", tmp_path), "holds no config.json of a model"),
+        (("shots", video_file(12), "--autoshot", tmp_path / "bert"), "holds a 'bert' model"),
         (("shots", video_file(12)), "needs trained AutoShot weights"),
     ]
     for arguments, message in cases:
         code, output, errors = run(*arguments)
-        *notes, line = errors.splitlines()
-        assert code == 2 and output == "" and message in line and line.startswith(f"linvt {arguments[0]}: ")
-        assert all(note.startswith("note: ") for note in notes)
-    code, _, errors = run("ask")
-    assert code == 2 and "usage: linvt ask" in errors
+        assert code == 2 and output == "" and message in errors and len(errors.splitlines()) == 1
+        assert errors.startswith(f"linvt {arguments[0]}: ")
+    for arguments in (("ask",), ("wrap", "a", "b", "--dtype", "float17")):
+        code, _, errors = run(*arguments)
+        assert code == 2 and f"usage: linvt {arguments[0]}" in errors
+
+
+def test_an_interrupt_is_no_traceback(run, video_file, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("linvt.processors.video_processing_linvt.read_video", interrupted)
+    code, output, errors = run("ask", video_file(12), "What?")
+    assert code == 130 and output == "" and errors == "linvt ask: interrupted\n"
+
+
+def test_version(run):
+    code, output, _ = run("--version")
+    assert code == 0 and output.startswith("linvt 0.")
 
 
 def test_as_a_program(tmp_path):

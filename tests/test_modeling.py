@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from linvt import LinVTForConditionalGeneration, LinVTVideoConfig
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llm_families import FAMILIES as FAMILY_TABLE
+from linvt.image_llm_families import ImageLLMFamily, image_llm_family
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -518,6 +519,24 @@ def test_models_that_break_the_contract_of_the_default_family_are_refused(model_
         model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type))
     with pytest.raises(ValueError, match=f"cannot wrap '{model_type}'.*{reason}"):
         LinVTForConditionalGeneration.from_image_llm(model)
+
+
+@pytest.mark.parametrize("family", ["llava", "internvl"])
+def test_the_default_family_takes_what_keeps_its_contract(make_linvt, ask, family, monkeypatch):
+    model, processor = make_linvt(family)
+    inputs = ask(processor, random_video(4), "What?")
+    monkeypatch.delitem(FAMILY_TABLE, family)
+    unlisted, _ = make_linvt(family)
+    assert type(image_llm_family(unlisted.image_llm)) is ImageLLMFamily
+    assert torch.equal(unlisted(**inputs).logits, model(**inputs).logits)
+
+
+def test_a_model_that_fails_on_a_blank_frame_is_refused(image_llm, monkeypatch):
+    monkeypatch.delitem(FAMILY_TABLE, "llava")
+    broken, _ = image_llm("llava")
+    del broken.model.multi_modal_projector.linear_1
+    with pytest.raises(ValueError, match="cannot wrap 'llava'.*it fails on a blank frame.*linear_1"):
+        LinVTForConditionalGeneration.from_image_llm(broken)
 
 
 def test_wrapping_twice_is_refused(make_linvt):

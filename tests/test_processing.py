@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_families import FAMILIES, random_video, user_turn
+from transformers.utils.logging import warning_once
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTProcessor, LinVTVideoProcessor, VideoReadError
 from linvt.tiny_models import tiny_llava
@@ -159,6 +160,13 @@ def test_times_come_from_the_file(make_linvt, video_file):
     assert video["video_milliseconds"].tolist() == [list(range(0, 2000, 100))]
 
 
+def test_all_frames_of_an_array_without_a_number(make_linvt):
+    _, processor = make_linvt("llava")
+    for options in ({"num_frames": None}, {"do_sample_frames": False}):
+        video = processor.video_processor(random_video(8), return_tensors="pt", **options)
+        assert video["pixel_values_videos"].shape[1] == 8
+
+
 def test_metadata_of_frames_is_honoured(make_linvt):
     _, processor = make_linvt("llava")
     read = processor.video_processor
@@ -180,6 +188,7 @@ def test_times_survive_a_cast_to_bfloat16(make_linvt):
 
 def test_frames_without_times_are_warned_about(make_linvt, caplog):
     _, processor = make_linvt("llava")
+    warning_once.cache_clear()
     video = processor.video_processor(random_video(3), return_tensors="pt")
     assert "times are unknown" in caplog.text
     assert video["video_milliseconds"].tolist() == [[0, 1000, 2000]]
@@ -213,7 +222,7 @@ def test_frames_are_squashed_whole_with_the_image_llms_resampling():
 
 def test_an_image_processor_without_a_fixed_size_needs_one(image_llm):
     _, original = image_llm("qwen2_vl")
-    with pytest.raises(ValueError, match="Qwen2VLImageProcessor has no fixed image size.*give size="):
+    with pytest.raises(ValueError, match="Qwen2VLImageProcessor has none.*frame_size="):
         LinVTVideoProcessor.from_image_processor(original.image_processor)
     assert LinVTProcessor.from_image_llm_processor(original).video_processor.size == {"height": 448, "width": 448}
 
@@ -222,6 +231,21 @@ def test_autoshot_without_weights_is_an_error(make_linvt, video_file):
     _, processor = make_linvt("llava")
     with pytest.raises(ValueError, match="autoshot_model is not set"):
         processor.video_processor(video_file(12), shot_detection="autoshot")
+
+
+def test_autoshot_weights_of_another_kind_are_an_error(make_linvt, video_file, tmp_path):
+    """A network that is not loaded would be a random one, and random networks find shots too."""
+    model, processor = make_linvt("llava")
+    model.config.save_pretrained(tmp_path / "linvt")
+    options = {"shot_detection": "autoshot", "num_frames": 3}
+    with pytest.raises(ValueError, match="holds a 'linvt' model; give trained AutoShot weights"):
+        processor.video_processor(video_file(12), autoshot_model=str(tmp_path / "linvt"), **options)
+    network = AutoShotModel(AutoShotConfig())
+    weights = network.state_dict()
+    lost = sorted(weights)[0]
+    network.save_pretrained(tmp_path / "autoshot", state_dict={k: v for k, v in weights.items() if k != lost})
+    with pytest.raises(ValueError, match=f"lacks weights of AutoShot: {lost}"):
+        processor.video_processor(video_file(12), autoshot_model=str(tmp_path / "autoshot"), **options)
 
 
 def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, video_file, tmp_path, monkeypatch):
@@ -303,6 +327,26 @@ def test_bad_input_is_named(make_linvt, tmp_path):
         processor.apply_chat_template([{"role": "user", "content": [{"type": "video"}]}])
     with pytest.raises(ValueError, match="1 images and videos, but its prompt has 2 places"):
         processor.apply_chat_template(user_turn(random_video(2), "What is <image>?"))
+    with pytest.raises(ValueError, match="text of a message holds <video>"):
+        processor.apply_chat_template(user_turn(random_video(2), "What is <video>?"))
+    with pytest.raises(ValueError, match="has no 'type'"):
+        processor.apply_chat_template([{"role": "user", "content": [{"text": "What?"}]}])
+    with pytest.raises(TypeError, match="apply_chat_template got num_framez"):
+        processor.apply_chat_template(user_turn(random_video(2), "What?"), num_framez=3)
+    with pytest.raises(TypeError, match="unknown arguments: do_center_crop"):
+        read(random_video(3), do_center_crop=True)
+    with pytest.raises(ValueError, match="shot_detection is 'transnet'; give 'autoshot' or 'uniform'"):
+        read(random_video(3), shot_detection="transnet")
+    with pytest.raises(ValueError, match="fps is 0, expected a number above 0"):
+        read(random_video(3), fps=0)
+    with pytest.raises(ValueError, match="fps of video_metadata is 0"):
+        read(random_video(3), video_metadata={"fps": 0, "total_num_frames": 3})
+    with pytest.raises(ValueError, match="num_frames is 0"):
+        read(random_video(3), num_frames=0)
+    with pytest.raises(TypeError, match="given as int"):
+        read([3])
+    with pytest.raises(ValueError, match="No video was given"):
+        read([])
     with pytest.raises(ValueError, match="user turn that holds a video was not found"):
         processor(text="Look: <video>", videos=random_video(2))
     with pytest.raises(ValueError, match="needs image_llm_processor"):

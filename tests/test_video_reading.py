@@ -157,11 +157,11 @@ def test_only_what_is_needed_is_decoded(tmp_path, monkeypatch, name, x264):
 
 def test_a_frame_with_another_time_than_expected_is_never_taken(clip):
     for wrong in (0, 49, 50):
-        with video_container.open_video(clip) as (container, stream):
+        with video_container.open_video(clip, "clip") as (container, stream):
             timeline = video_timeline.timeline_of_packets(container, stream)
         timeline.keyframes.clear()
         timeline.timestamps[wrong] += 1
-        with video_container.open_video(clip) as (container, stream):
+        with video_container.open_video(clip, "clip") as (container, stream):
             with pytest.raises(video_timeline.UnreliableVideoError):
                 list(video_timeline.fetch_frames(container, stream, timeline, [50], strict=True))
 
@@ -187,7 +187,7 @@ def test_pyav_failing_behind_the_last_packet_is_the_end(clip):
             yield from itertools.islice(container.demux(stream), 3)
             raise IndexError("list index out of range")
 
-    with video_container.open_video(clip) as (container, stream):
+    with video_container.open_video(clip, "clip") as (container, stream):
         packets = video_timeline.read_packets(Container(), stream, video_timeline.PacketLog(), strict=True)
         assert len(list(packets)) == 3
 

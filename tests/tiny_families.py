@@ -53,7 +53,6 @@ VARIANTS = {
 
 # How each family's own chat template writes a picture.
 _PICTURES = {
-    "llava_onevision": "<image>\\n",
     "internvl": "<IMG_CONTEXT>\\n",
     "qwen2_vl": "<|vision_start|><|image_pad|><|vision_end|>",
 }
@@ -72,6 +71,18 @@ def chat_template(picture: str) -> str:
     return CHAT_TEMPLATE.replace("<image>\\n", picture)
 
 
+# As LLaVA-OneVision writes turns: pictures first, a line break before texts and none before pictures.
+_ONEVISION_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% if message['content'] is string %}{{ '\\n' + message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ part['text'] }}{% endgeneration %}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
 def _text_settings(tokenizer) -> dict:
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return {**_TEXT, "vocab_size": len(tokenizer), **ids}
@@ -86,7 +97,7 @@ def _llava_onevision():
         video_processor=LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
-        chat_template=chat_template(_PICTURES["llava_onevision"]),
+        chat_template=_ONEVISION_TEMPLATE,
     )
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlavaOnevisionConfig(
