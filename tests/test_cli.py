@@ -86,16 +86,13 @@ def test_wrap_then_ask(run, video_file, tmp_path):
     image_llm, processor = tiny_llava()
     image_llm.save_pretrained(tmp_path / "llava")
     processor.save_pretrained(tmp_path / "llava")
-    code, output, _ = run("wrap", tmp_path / "llava", tmp_path / "new" / "linvt", "--frame-size", 56, 84)
-    assert (
-        code == 0
-        and "frames of 56 x 84 pixels" in output
-        and "untrained" in output
-        and "112 tokens per video" in output
-    )
+    wrap = ("wrap", tmp_path / "llava", tmp_path / "new" / "linvt", "--dtype", "bfloat16")
+    code, output, _ = run(*wrap, "--frame-size", 56, 56)
+    assert code == 0 and "frames of 56 x 56 pixels" in output
+    assert "untrained" in output and "112 tokens per video" in output
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["linvt"]
     model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "new" / "linvt")
-    assert model.config.num_video_tokens == 112
+    assert model.config.num_video_tokens == 112 and model.dtype == torch.bfloat16
     asked = ("ask", video_file(12), "What?", "--model", tmp_path / "new" / "linvt", "--max-new-tokens", 4, "--json")
     code, output, errors = run(*asked)
     assert code == 0 and errors == "" and json.loads(output)["random_weights"] is False
