@@ -4,8 +4,6 @@ A prompt without videos goes through the image-LLM's processor and nothing else.
 presented the way the image-LLM presents one image, with `num_video_tokens` placeholders instead of the image's.
 """
 
-import bisect
-from collections.abc import Callable
 from functools import cached_property
 from itertools import islice
 
@@ -17,10 +15,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from linvt.processors.chat_visuals import chat_visuals
 from linvt.processors.instruction_turns import TurnHeaders
+from linvt.processors.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor, flatten_videos
 
-
-TEXT, IMAGE, VIDEO = 0, 1, 2  # values of `mm_token_type_ids`
 
 # Frame size in pixels for image-LLMs that take images of any size: 16 x 16 tokens of 28 pixels.
 FRAME_SIZES = {"Qwen2VLProcessor": {"height": 448, "width": 448}}
@@ -184,7 +181,10 @@ class LinVTProcessor(ProcessorMixin):
         rendered, answers = self._render(
             template, [chat.messages for chat in chats], return_assistant_tokens_mask, kwargs
         )
-        marked = [self._mark_videos(prompt, chat.kinds) for prompt, chat in zip(rendered, chats, strict=True)]
+        marked = [
+            mark_videos(prompt, chat.kinds, self.image_token, self.video_token)
+            for prompt, chat in zip(rendered, chats, strict=True)
+        ]
         prompts = [prompt for prompt, _ in marked]
         if not tokenize:
             return prompts if is_batch else prompts[0]
@@ -197,7 +197,7 @@ class LinVTProcessor(ProcessorMixin):
         features, moves = self._process(prompts, images, videos, template, processor_kwargs)
         if return_assistant_tokens_mask:
             features["assistant_masks"] = [
-                _answer_mask(spans, [(shift(start), shift(end)) for start, end in answer], replaced)
+                answer_mask(spans, [(shift(start), shift(end)) for start, end in answer], replaced)
                 for (spans, replaced), answer, (_, shift) in zip(moves, answers, marked, strict=True)
             ]
         return_tensors = None if return_tensors == "auto" else return_tensors
@@ -219,9 +219,9 @@ class LinVTProcessor(ProcessorMixin):
         encoding = self.tokenizer(filled, **{**text_kwargs, "return_offsets_mapping": True})
         offsets = encoding["offset_mapping"] if keep_offsets else encoding.pop("offset_mapping")
         data |= encoding
-        headers = self._headers(template)
+        headers, special = self._headers(template), set(self.tokenizer.all_special_ids)
         marks = [
-            self._mark_tokens(prompt, ids, spans, replaced, headers)
+            mark_tokens(prompt, ids, spans, replaced, headers, self.image_token_id, special)
             for prompt, ids, spans, replaced in zip(filled, encoding["input_ids"], offsets, replacements, strict=True)
         ]
         data["mm_token_type_ids"] = [types for types, _ in marks]
@@ -252,7 +252,13 @@ class LinVTProcessor(ProcessorMixin):
             images_kwargs=image_kwargs,
             return_text_replacement_offsets=True,
         )
-        replaced = [item["replacement"] for sample in inputs.pop("text_replacement_offsets") for item in sample]
+        offsets = inputs.pop("text_replacement_offsets", None)
+        if offsets is None:
+            raise ValueError(
+                f"{type(self._processor).__name__} does not tell what it writes into a prompt for an image "
+                "(return_text_replacement_offsets), so a video cannot be presented as one."
+            )
+        replaced = [item["replacement"] for sample in offsets for item in sample]
         text_names = {*self.tokenizer.model_input_names, "mm_token_type_ids"}
         return {name: value for name, value in inputs.items() if name not in text_names}, replaced
 
@@ -263,49 +269,6 @@ class LinVTProcessor(ProcessorMixin):
         _, (presented,) = self._process_images_alone(blank, [1], {})
         start, _, rest = presented.partition(self.image_token)
         return start, rest.rpartition(self.image_token)[2]
-
-    def _mark_tokens(
-        self, prompt: str, ids: list[int], spans: list[tuple[int, int]], replaced: list[dict], headers: TurnHeaders
-    ) -> tuple[list[int], list[int]]:
-        """`mm_token_type_ids` and `instruction_turns` of one prompt."""
-        types = [IMAGE if token == self.image_token_id else TEXT for token in ids]
-        turns = [0] * len(ids)
-        special = set(self.tokenizer.all_special_ids)
-        turn_numbers: dict[tuple[int, int], int] = {}
-        for video_start, video_end in (item["new_span"] for item in replaced if item["type"] == "video"):
-            turn = headers.user_turn(prompt, video_start)
-            number = turn_numbers.setdefault(turn, len(turn_numbers) + 1)
-            for place, (start, end) in enumerate(spans):
-                if video_start <= start < end <= video_end and ids[place] == self.image_token_id:
-                    types[place], turns[place] = VIDEO, number
-                elif turn[0] < end and start < turn[1] and start < end and ids[place] not in special:
-                    turns[place] = number
-        # Images of the same turn are no text.
-        return types, [0 if kind == IMAGE else turn for kind, turn in zip(types, turns, strict=True)]
-
-    def _mark_videos(self, prompt: str, kinds: list[str]) -> tuple[str, Callable[[int], int]]:
-        """Puts `video_token` where the template wrote an image for a video; also says how far each place moved."""
-        if self.video_token in prompt:
-            raise ValueError(
-                f"The text of a message holds {self.video_token}, which marks the place of a video; leave it out. The "
-                f"prompt is {prompt!r}."
-            )
-        pieces = prompt.split(self.image_token)
-        if len(pieces) - 1 != len(kinds):
-            raise ValueError(
-                f"The conversation has {len(kinds)} images and videos, but its prompt has {len(pieces) - 1} places "
-                f"for them ({self.image_token}). Is one in the text of a message? The prompt is {prompt!r}."
-            )
-        marked, video_ends = pieces[0], []
-        place = len(pieces[0])
-        for kind, piece in zip(kinds, pieces[1:], strict=True):
-            marked += (self.video_token if kind == "video" else self.image_token) + piece
-            place += len(self.image_token)
-            if kind == "video":
-                video_ends.append(place)
-            place += len(piece)
-        gain = len(self.video_token) - len(self.image_token)
-        return marked, lambda position: position + gain * bisect.bisect_right(video_ends, position)
 
     def _template(self, chat_template: str | None = None) -> str:
         template = chat_template or self.chat_template
@@ -380,14 +343,6 @@ def _flatten(images) -> list:
     if not isinstance(images, (list, tuple)):
         return [images]
     return [image for item in images for image in _flatten(item)]
-
-
-def _answer_mask(spans: list[tuple[int, int]], answers: list[tuple[int, int]], replaced: list[dict]) -> list[int]:
-    """1 on the tokens of the answers, whose characters are counted before the placeholders were filled in."""
-    ends = [item["span"][1] for item in replaced]
-    gains = [0, *(item["new_span"][1] - item["span"][1] for item in replaced)]
-    moved = [tuple(place + gains[bisect.bisect_right(ends, place)] for place in answer) for answer in answers]
-    return [int(any(start < last and first < end for first, last in moved)) for start, end in spans]
 
 
 __all__ = ["LinVTProcessor"]
