@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from linvt.frame_clips import frame_clips
 from linvt.modeling_linvt import LinVTForConditionalGeneration
+from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.shot_detection import load_shot_detector
 from linvt.processors.video_reading import SampledVideo, read_video
@@ -135,14 +136,13 @@ def wrap(options: argparse.Namespace) -> dict:
         raise ValueError(f"the image-LLM cannot take frames of {size['height']} x {size['width']}: {error}") from error
     output.parent.mkdir(parents=True, exist_ok=True)
     # Written beside the goal and moved there when it is whole, so that a broken run leaves nothing that loads.
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        model.save_pretrained(unfinished)
-        processor.save_pretrained(unfinished)
-        unfinished.chmod(0o777 & ~_umask())
-        os.replace(unfinished, output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
+        complete = Path(staging) / output.name
+        model.save_pretrained(complete)
+        processor.save_pretrained(complete)
+        if output.exists():
+            output.rmdir()
+        complete.rename(output)
     return {
         "image_llm": str(options.image_llm),
         "model_type": model.config.image_llm_config.model_type,
@@ -165,6 +165,16 @@ def show_wrapped(result: dict) -> str:
             "saved": result["output"],
         }
     )
+
+
+def convert(options: argparse.Namespace) -> dict:
+    """Converts the checkpoint that the AutoShot authors published, ckpt_0_200_0.pth, to AutoShot weights of ours."""
+    convert_autoshot_checkpoint(options.source, options.output)
+    return {"source": options.source, "output": options.output, "kind": "autoshot"}
+
+
+def show_converted(result: dict) -> str:
+    return _table({"converted": f"{result['source']} ({result['kind']})", "saved": result["output"]})
 
 
 def shots(options: argparse.Namespace) -> dict:
@@ -214,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     size = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH")}
     command.add_argument("--frame-size", **size, help="of a frame in pixels (default: that of the image-LLM's images)")
     command.set_defaults(run=wrap, show=show_wrapped)
+    _add_common(command)
+
+    command = commands.add_parser("convert", help="convert published AutoShot weights", description=convert.__doc__)
+    command.add_argument("source", help="checkpoint file")
+    command.add_argument("output", help="new folder for the weights, to be given as --autoshot")
+    command.set_defaults(run=convert, show=show_converted)
     _add_common(command)
 
     command = commands.add_parser("shots", help="list the shots of a video", description=shots.__doc__)
@@ -301,12 +317,6 @@ def _table(rows: dict[str, str]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from transformers import BertConfig, pipeline
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration
 from linvt.cli import main
+from linvt.processors.convert_autoshot import published_keys
 from linvt.tiny_models import tiny_linvt, tiny_llava
 
 
@@ -129,6 +130,24 @@ def test_shots(run, tmp_path, monkeypatch):
     assert shots == [(0.0, 0.2), (0.2, 0.4), (0.4, 0.5)]
     code, output, _ = run("shots", video, "--autoshot", tmp_path / "autoshot")
     assert code == 0 and output.splitlines()[-1].split() == ["2", "0.40", "0.50", "0.10"]
+
+
+def test_convert(run, tmp_path):
+    """The published checkpoint, made here by renaming ours back; test_autoshot.py has one of a network of its own."""
+    weights = AutoShotModel(AutoShotConfig()).state_dict()
+    published = {}
+    for ours, theirs in published_keys().items():
+        is_kernel = weights[ours].dim() == 4
+        published[theirs] = weights[ours].unsqueeze(2 if "spatial" in ours else -1) if is_kernel else weights[ours]
+    torch.save({"net": published}, tmp_path / "ckpt_0_200_0.pth")
+    code, output, _ = run("convert", tmp_path / "ckpt_0_200_0.pth", tmp_path / "autoshot")
+    assert code == 0 and "autoshot" in output
+    converted = AutoShotModel.from_pretrained(tmp_path / "autoshot").state_dict()
+    assert converted.keys() == weights.keys() and all(torch.equal(converted[k], weights[k]) for k in weights)
+    (tmp_path / "other.pth").write_bytes(b"no checkpoint")
+    for source, message in (("other.pth", "not a torch checkpoint"), ("nothing.pth", "No such file")):
+        code, _, errors = run("convert", tmp_path / source, tmp_path / "new")
+        assert code == 2 and message in errors and len(errors.splitlines()) == 1 and not (tmp_path / "new").exists()
 
 
 def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
