@@ -97,10 +97,10 @@ class LinVTVideoConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
-        if self.hidden_size % (2 * self.num_attention_heads) != 0:
+        if self.hidden_size % self.num_attention_heads != 0 or self.hidden_size % 8 != 0:
             raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of twice num_attention_heads "
-                f"{self.num_attention_heads}; change one of them."
+                f"hidden_size {self.hidden_size} must be a multiple of 8, for the features of time, row and column, "
+                f"and of num_attention_heads {self.num_attention_heads}; change one of them."
             )
         if not self.num_queries or min(self.num_queries) < 1:
             raise ValueError(f"num_queries is {self.num_queries}; give at least one scale and one query per scale.")

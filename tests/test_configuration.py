@@ -39,7 +39,9 @@ def test_wrapping_leaves_the_configuration_of_a_live_image_llm_alone():
     ("settings", "message"),
     [
         ({"num_layers": 0}, "num_layers is 0; it must be at least 1"),
-        ({"hidden_size": 100}, "hidden_size 100 must be a multiple of twice num_attention_heads 8"),
+        ({"hidden_size": 1020}, "hidden_size 1020 must be a multiple of 8.* and of num_attention_heads 8"),
+        ({"hidden_size": 12, "num_attention_heads": 3}, "hidden_size 12 must be a multiple of 8"),
+        ({"hidden_size": 1024, "num_attention_heads": 3}, "of num_attention_heads 3"),
         ({"num_queries": []}, "give at least one scale"),
         ({"num_queries": [64, 0, 16]}, "one query per scale"),
         ({"num_queries": [64, 32]}, "must have one entry per scale"),

@@ -296,6 +296,12 @@ def test_even_windows_are_adaptive_average_pooling(num_tokens, num_windows):
     assert window_masks(num_tokens, num_windows).any(0).all()
 
 
+@pytest.mark.parametrize(("hidden_size", "num_attention_heads"), [(8, 1), (8, 8), (24, 3), (40, 5)])
+def test_every_width_that_the_configuration_takes_works(hidden_size, num_attention_heads):
+    model = make(hidden_size=hidden_size, num_attention_heads=num_attention_heads)
+    assert model(**make_inputs()).video_tokens.isfinite().all()
+
+
 @pytest.mark.parametrize("channels", [2048, 3584, 4096, 5120])
 def test_no_more_parameters_than_the_paper(channels):
     with torch.device("meta"):
