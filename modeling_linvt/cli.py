@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 def ask(options: argparse.Namespace) -> dict:
     """Answers a question about a video."""
     device = _device(options.device)
+    if options.autoshot is not None:
+        _check_folder(options.autoshot)
     if options.model is None:
         model, processor = tiny_linvt()
         model.to(device)

@@ -168,6 +168,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
         (("ask", video_file(12), "What?", "--device", "quantum"), "cannot run on 'quantum'"),
         (("ask", video_file(12), "What?", "--model", tmp_path), "holds no config.json of a model"),
         (("shots", video_file(12), "--autoshot", tmp_path / "bert"), "holds a 'bert' model"),
+        (("ask", video_file(12), "What?", "--autoshot", tmp_path / "no_weights"), "there is no folder"),
         (("shots", video_file(12)), "needs trained AutoShot weights"),
     ]
     for arguments, message in cases:
