@@ -51,7 +51,10 @@ class ImageLLMFamily:
     def has_trainable_encoder(self) -> bool:
         """Whether a weight outside the language model learns: the vision encoder or the projector."""
         language = (self.image_llm.get_decoder(), self.image_llm.get_output_embeddings())
-        spared = {id(parameter) for module in language if module is not None for parameter in module.parameters()}
+        # A model that does not know its decoder returns itself or its base, which hold the encoder too.
+        whole = (None, self.image_llm, self.image_llm.base_model)
+        parts = [module for module in language if all(module is not other for other in whole)]
+        spared = {id(parameter) for module in parts for parameter in module.parameters()}
         return any(
             parameter.requires_grad and id(parameter) not in spared for parameter in self.image_llm.parameters()
         )

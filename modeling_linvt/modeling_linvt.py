@@ -106,7 +106,10 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: LinVTConfig, image_llm: PreTrainedModel | None = None):
         super().__init__(config)
         check_image_llm_config(config.image_llm_config)
-        self.image_llm = image_llm or AutoModelForImageTextToText.from_config(config.image_llm_config)
+        if image_llm is None:
+            self.image_llm = AutoModelForImageTextToText.from_config(config.image_llm_config)
+        else:
+            self.image_llm = image_llm
         self.video_tokenizer = LinVTVideoModel(config.video_tokenizer_config)
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():

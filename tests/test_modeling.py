@@ -123,6 +123,17 @@ def test_a_frozen_encoder_builds_no_graph(make_linvt, ask, family):
     assert not model.get_frame_tokens(frames).requires_grad
 
 
+@pytest.mark.parametrize("whole", ["itself", "its base"])
+def test_an_encoder_learns_though_the_image_llm_does_not_know_its_decoder(make_linvt, monkeypatch, whole):
+    """What `PreTrainedModel.get_decoder` returns where it finds none holds the encoder too."""
+    model, _ = make_linvt("llava")
+    found = model.image_llm if whole == "itself" else model.image_llm.base_model
+    monkeypatch.setattr(model.image_llm, "get_decoder", lambda: found)
+    assert model.get_frame_tokens(torch.zeros(1, 3, 56, 56)).requires_grad
+    model.image_llm.requires_grad_(False)
+    assert not model.get_frame_tokens(torch.zeros(1, 3, 56, 56)).requires_grad
+
+
 @each_family
 @each_variant
 def test_everything_learns(make_linvt, ask, family, variant):
