@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from transformers import AutoConfig
@@ -11,8 +12,11 @@ from linvt.processors.frame_selection import shots_from_boundaries
 from linvt.processors.modeling_autoshot import AutoShotModel
 
 
+@lru_cache(maxsize=1)
 def load_shot_detector(name_or_path: str | os.PathLike) -> Callable[[Iterator[np.ndarray]], list[tuple[int, int]]]:
     """
+    Loads the weights; those of the last call are kept, so a data set of videos does not load them once per video.
+
     Args:
         name_or_path (`str` or `os.PathLike`): Hub id or folder of trained AutoShot weights.
 

@@ -261,6 +261,13 @@ def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, vid
     first, *others = video["video_milliseconds"][0].tolist()
     assert first in (0, 100) and all(200 <= time < 1200 for time in others)
 
+    def load_again(*_, **__):
+        raise AssertionError("The weights are loaded once per video.")
+
+    monkeypatch.setattr(AutoShotModel, "from_pretrained", load_again)
+    again = processor.video_processor([video_file(12, fps=10)] * 2, num_frames=3, return_tensors="pt", **options)
+    assert again["video_shot_ids"].tolist() == [[0, 1, 1]] * 2
+
 
 def test_wrong_numbers_of_videos(make_linvt):
     _, processor = make_linvt("llava")
