@@ -14,6 +14,26 @@ import numpy as np
 AUTOSHOT_THRESHOLD = 0.296
 
 
+def check_sampling(num_frames: int | None, fps: float | None) -> None:
+    """
+    Raises:
+        `ValueError`: if `num_frames` is below 1, or `fps` not above 0.
+    """
+    if num_frames is not None:
+        _check_at_least_one("num_frames", num_frames)
+    if fps is not None and not fps > 0:
+        raise ValueError(f"fps is {fps}, expected a number above 0.")
+
+
+def num_frames_wanted(total_frames: int, duration_seconds: float, num_frames: int | None, fps: float | None) -> int:
+    """How many frames to pick: `num_frames` if given, else `fps` per second, else all; at least 1."""
+    if num_frames is not None:
+        return num_frames
+    if fps is not None:
+        return max(1, round(duration_seconds * fps))
+    return total_frames
+
+
 def uniform_frame_indices(total_frames: int, num_frames: int) -> list[int]:
     """
     Picks the frames in the middle of equal segments of a video.

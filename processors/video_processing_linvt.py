@@ -17,7 +17,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
 
-from linvt.processors.frame_selection import uniform_frame_indices
+from linvt.processors.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
 from linvt.processors.shot_detection import load_shot_detector
 from linvt.processors.video_reading import SampledVideo, read_video
 
@@ -221,12 +221,10 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
     if len(source_indices) != total:
         raise ValueError(f"A video of {total} frames came with {len(source_indices)} frames_indices; give one each.")
     picked = list(range(total))
-    if options["do_sample_frames"] and options["num_frames"] is not None:
-        picked = uniform_frame_indices(total, options["num_frames"])
-    elif options["do_sample_frames"] and options["fps"] is not None:
-        if not options["fps"] > 0:
-            raise ValueError(f"fps is {options['fps']}, expected a number above 0.")
-        picked = uniform_frame_indices(total, max(round(total / fps * options["fps"]), 1))
+    if options["do_sample_frames"]:
+        check_sampling(options["num_frames"], options["fps"])
+        num_wanted = num_frames_wanted(total, total / fps, options["num_frames"], options["fps"])
+        picked = uniform_frame_indices(total, num_wanted)
     chosen = [frames[index] if transform is None else transform(frames[index]) for index in picked]
     height, width = frames[0].shape[-2:]
     duration_seconds = (max(source_indices) + 1) / fps

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from transformers.utils import logging
 
-from linvt.processors.frame_selection import shot_frame_indices
+from linvt.processors.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
 from linvt.processors.video_container import VideoReadError, describe_source, open_video, rereadable
 from linvt.processors.video_pictures import FramePictures
 from linvt.processors.video_timeline import (
@@ -150,10 +150,7 @@ def read_video(
             in the video, or if `transform` returns tensors of several shapes.
         `TypeError`: if the source is of another type.
     """
-    if num_frames is not None and num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}, expected at least 1.")
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps is {fps}, expected a number above 0.")
+    check_sampling(num_frames, fps)
     name = describe_source(source)
     progress = _Progress(on_progress)
     with rereadable(source) as source:
@@ -162,7 +159,8 @@ def read_video(
                 continue
             try:
                 timeline, shots = _find_frames(source, name, detect_shots, progress, way)
-                indices = shot_frame_indices(shots, _num_wanted(timeline, num_frames, fps))
+                num_wanted = num_frames_wanted(len(timeline), timeline.seconds(len(timeline)), num_frames, fps)
+                indices = shot_frame_indices(shots, num_wanted)
                 frames, pictures = _keep_frames(source, name, timeline, indices, transform, progress, way)
                 break
             except UnreliableVideoError:
@@ -187,14 +185,6 @@ def read_video(
         height=pictures.height,
         num_lost_frames=timeline.num_lost_frames,
     )
-
-
-def _num_wanted(timeline: Timeline, num_frames: int | None, fps: float | None) -> int:
-    if num_frames is not None:
-        return num_frames
-    if fps is not None:
-        return max(1, round(timeline.seconds(len(timeline)) * fps))
-    return len(timeline)
 
 
 def _find_frames(
