@@ -192,7 +192,7 @@ class LinVTProcessor(ProcessorMixin):
         bos = self.tokenizer.bos_token
         if bos is not None and prompts[0].startswith(bos):
             processor_kwargs.setdefault("add_special_tokens", False)  # the template has written it
-        images = [chat.images for chat in chats] if any(chat.images for chat in chats) else None
+        images = [image for chat in chats for image in chat.images]
         videos = [video for chat in chats for video in chat.videos]
         features, moves = self._process(prompts, images, videos, template, processor_kwargs)
         if return_assistant_tokens_mask:
