@@ -223,7 +223,9 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
     picked = list(range(total))
     if options["do_sample_frames"]:
         check_sampling(options["num_frames"], options["fps"])
-        num_wanted = num_frames_wanted(total, total / fps, options["num_frames"], options["fps"])
+        # The frames may be a sample already, from a part of a longer video: count the time that they span.
+        span_seconds = (max(source_indices) - min(source_indices) + 1) / fps
+        num_wanted = num_frames_wanted(total, span_seconds, options["num_frames"], options["fps"])
         picked = uniform_frame_indices(total, num_wanted)
     chosen = [frames[index] if transform is None else transform(frames[index]) for index in picked]
     height, width = frames[0].shape[-2:]

@@ -179,6 +179,15 @@ def test_metadata_of_frames_is_honoured(make_linvt):
     assert video["video_metadata"][0].total_num_frames == 80
 
 
+def test_fps_of_frames_taken_from_a_longer_video(make_linvt):
+    """Eight frames span 7.1 s: two per second are all of them, one per two seconds half of them."""
+    _, processor = make_linvt("llava")
+    metadata = {"fps": 10.0, "total_num_frames": 900, "frames_indices": list(range(305, 380, 10))}
+    for fps, num_frames in ((2, 8), (0.5, 4)):
+        video = processor.video_processor(random_video(8), video_metadata=metadata, fps=fps, return_tensors="pt")
+        assert video["pixel_values_videos"].shape[1] == num_frames
+
+
 def test_times_survive_a_cast_to_bfloat16(make_linvt):
     _, processor = make_linvt("llava")
     metadata = {"fps": 1.0, "total_num_frames": 9000, "frames_indices": [7001, 7002]}
