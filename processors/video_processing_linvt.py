@@ -235,6 +235,7 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
         frame_indices=[source_indices[index] for index in picked],
         frame_seconds=[source_indices[index] / fps for index in picked],
         shot_ids=[0] * len(picked),
+        shots_frames=[(0, max(source_indices) + 1)],
         shots_seconds=[(0.0, duration_seconds)],
         total_num_frames=int(fields.get("total_num_frames") or total),
         duration_seconds=duration_seconds,

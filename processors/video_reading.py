@@ -1,15 +1,19 @@
 """Reading frames of a video file at exact places, with exact times, in bounded memory.
 
-One pass finds the frames and, if asked, the shots; a second pass decodes the frames that were picked. Only those are
-kept, at the size that the caller's transform gives them: memory does not grow with the length of the video (but for
-its list of timestamps).
+Where every frame has to be decoded anyway, to find the shots, the frames that may be picked are held, so that one
+pass is enough (`HeldFrames`); what could not be held, or was never decoded, is sought and decoded in a second visit.
+Only picked frames are kept, at the size that the caller's transform gives them: memory does not grow with the length
+of the video (but for its list of timestamps).
 """
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from heapq import merge
 from itertools import chain
+from operator import itemgetter
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +25,7 @@ from av.video.stream import VideoStream
 from transformers.utils import logging
 
 from linvt.processors.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
+from linvt.processors.held_frames import HeldFrames
 from linvt.processors.video_container import VideoReadError, describe_source, open_video, rereadable
 from linvt.processors.video_pictures import FramePictures
 from linvt.processors.video_timeline import (
@@ -41,7 +46,7 @@ logger = logging.get_logger(__name__)
 _SHOTS_SHARE = 0.8
 
 Source = str | os.PathLike | bytes | BinaryIO
-ShotDetector = Callable[[Iterator[np.ndarray]], list[tuple[int, int]]]
+ShotDetector = Callable[[Iterator[np.ndarray]], Iterable[tuple[int, int]]]
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -60,8 +65,10 @@ class SampledVideo:
             Time of each picked frame in seconds since the first frame of the video.
         shot_ids (`list[int]`):
             Number of the shot of each picked frame, from 0.
+        shots_frames (`list[tuple[int, int]]`):
+            All shots of the video as half-open ranges of frame numbers.
         shots_seconds (`list[tuple[float, float]]`):
-            All shots of the video, half-open `[start, end)`, in seconds since the first frame.
+            The same, half-open `[start, end)`, in seconds since the first frame.
         total_num_frames (`int`):
             Number of frames that the video has.
         duration_seconds (`float`):
@@ -79,6 +86,7 @@ class SampledVideo:
     frame_indices: list[int]
     frame_seconds: list[float]
     shot_ids: list[int]
+    shots_frames: list[tuple[int, int]]
     shots_seconds: list[tuple[float, float]]
     total_num_frames: int
     duration_seconds: float
@@ -86,6 +94,16 @@ class SampledVideo:
     width: int
     height: int
     num_lost_frames: int
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What one pass found in a video."""
+
+    timeline: Timeline
+    shots: list[tuple[int, int]]
+    held: HeldFrames
+    sample_aspect_ratio: Fraction | None
 
 
 @dataclass(frozen=True)
@@ -135,9 +153,10 @@ def read_video(
             that is kept, of the same shape for all frames. By default the frames are kept as they are.
         detect_shots (`Callable`, *optional*):
             Gets an iterator over *all* frames in presentation order as upright uint8 RGB arrays of shape
-            `(27, 48, 3)`, and returns the shots as ascending half-open frame ranges `[start, end)`. It is called a
-            second time, from the first frame, if the file turns out to be damaged. By default the video is one shot,
-            and only what is needed for the picked frames is decoded.
+            `(27, 48, 3)`, and gives the shots as ascending half-open frame ranges `[start, end)`: all at the end, or
+            each as soon as it is known, which needs less memory. It is called a second time, from the first frame, if
+            the file turns out to be damaged. By default the video is one shot, and only what is needed for the picked
+            frames is decoded.
         on_progress (`Callable[[float], None]`, *optional*):
             Called with the finished fraction of the work, ascending, at last with 1.
 
@@ -146,7 +165,7 @@ def read_video(
 
     Raises:
         [`VideoReadError`]: if the source is missing, or not a video, or no frame of it can be decoded.
-        `ValueError`: if `num_frames` is below 1 or `fps` not above 0, if `detect_shots` returns ranges that are not
+        `ValueError`: if `num_frames` is below 1 or `fps` not above 0, if `detect_shots` gives ranges that are not
             in the video, or if `transform` returns tensors of several shapes.
         `TypeError`: if the source is of another type.
     """
@@ -158,10 +177,11 @@ def read_video(
             if detect_shots is not None and not way.decode_all:
                 continue
             try:
-                timeline, shots = _find_frames(source, name, detect_shots, progress, way)
+                contents = _find_frames(source, name, num_frames, detect_shots, progress, way)
+                timeline, shots = contents.timeline, contents.shots
                 num_wanted = num_frames_wanted(len(timeline), timeline.seconds(len(timeline)), num_frames, fps)
                 indices = shot_frame_indices(shots, num_wanted)
-                frames, pictures = _keep_frames(source, name, timeline, indices, transform, progress, way)
+                frames, pictures = _keep_frames(source, name, contents, indices, transform, progress, way)
                 break
             except UnreliableVideoError:
                 continue
@@ -177,6 +197,7 @@ def read_video(
         frame_indices=indices,
         frame_seconds=[timeline.seconds(index) for index in indices],
         shot_ids=[bisect_right(shot_starts, index) - 1 for index in indices],
+        shots_frames=shots,
         shots_seconds=[(timeline.seconds(start), timeline.seconds(end)) for start, end in shots],
         total_num_frames=len(timeline),
         duration_seconds=duration_seconds,
@@ -188,13 +209,19 @@ def read_video(
 
 
 def _find_frames(
-    source: Source, name: str, detect_shots: ShotDetector | None, progress: "_Progress", way: _Way
-) -> tuple[Timeline, list[tuple[int, int]]]:
+    source: Source,
+    name: str,
+    num_frames: int | None,
+    detect_shots: ShotDetector | None,
+    progress: "_Progress",
+    way: _Way,
+) -> _Contents:
     """The first pass: which frames there are, and in which shots."""
+    held = HeldFrames(num_frames)
     with open_video(source, name, way.num_threads) as (container, stream):
         shots = None
         if way.decode_all:
-            timeline, shots = _decode_all(container, stream, name, detect_shots, progress, way.strict)
+            timeline, shots = _decode_all(container, stream, name, held, detect_shots, progress, way.strict)
         else:
             timeline = timeline_of_packets(container, stream)
         if len(timeline) == 0:
@@ -202,22 +229,26 @@ def _find_frames(
                 f"Cannot read a video from {name}: none of its frames can be decoded ({stream.codec_context.name}, "
                 f"{container.format.name} file). It is damaged, or not a video."
             )
+        sample_aspect_ratio = stream.sample_aspect_ratio
     if shots is None:
         shots = [(0, len(timeline))]
     elif not shots or shots[-1][1] > len(timeline):
         raise ValueError(f"detect_shots returned {shots}, expected ranges of the video's {len(timeline)} frames.")
-    return timeline, shots
+    if timeline.decoded_numbers is not None:
+        held.clear()  # they were numbered as they came
+    return _Contents(timeline, shots, held, sample_aspect_ratio)
 
 
 def _decode_all(
     container: InputContainer,
     stream: VideoStream,
     name: str,
+    held: HeldFrames,
     detect_shots: ShotDetector | None,
     progress: "_Progress",
     strict: bool,
 ) -> tuple[Timeline, list[tuple[int, int]] | None]:
-    """Decodes every frame once, for its timestamp and for the shot detector."""
+    """Decodes every frame once, for its timestamp, for the shot detector, and to be held if it may be picked."""
     log = PacketLog()
     timestamps = []
 
@@ -230,14 +261,17 @@ def _decode_all(
     def frames() -> Iterator[VideoFrame]:
         for frame in decode_frames(stream, packets(), strict):
             timestamps.append(frame.pts)
+            held.add(frame)
             yield frame
 
     remaining = frames()
     first = next(remaining, None)
     shots = None
     if detect_shots is not None and first is not None:
-        pictures = FramePictures(name, stream.sample_aspect_ratio)
-        shots = detect_shots(pictures.thumbnail(frame) for frame in chain([first], remaining))
+        pictures, shots = FramePictures(name, stream.sample_aspect_ratio), []
+        for shot in detect_shots(pictures.thumbnail(frame) for frame in chain([first], remaining)):
+            shots.append(shot)
+            held.end_shot(*shot)
     for _ in remaining:  # all of them without a detector, and what a detector left
         pass
     return make_timeline(timestamps, stream, log, strict), shots
@@ -246,33 +280,44 @@ def _decode_all(
 def _keep_frames(
     source: Source,
     name: str,
-    timeline: Timeline,
+    contents: _Contents,
     indices: list[int],
     transform: Transform | None,
     progress: "_Progress",
     way: _Way,
 ) -> tuple[torch.Tensor, FramePictures]:
-    """The second pass: the picked frames, each transformed as soon as it is decoded."""
+    """The picked frames, each transformed as soon as it is there."""
     place = {index: i for i, index in enumerate(indices)}
     share_done = _SHOTS_SHARE if way.decode_all else 0.0
     kept = None
-    with open_video(source, name, way.num_threads) as (container, stream):
-        pictures = FramePictures(name, stream.sample_aspect_ratio)
-        frames = fetch_frames(container, stream, timeline, indices, way.strict)
-        for num_done, (index, frame) in enumerate(frames, start=1):
-            picture = pictures.displayed(frame)
-            if transform is not None:
-                picture = transform(picture)
-            if kept is None:
-                kept = picture.new_empty((len(indices), *picture.shape))
-            elif picture.shape != kept.shape[1:]:
-                raise ValueError(
-                    f"transform returned shapes {tuple(kept.shape[1:])} and {tuple(picture.shape)} for frames of one "
-                    "video, expected the same shape for all."
-                )
-            kept[place[index]] = picture
-            progress.report(share_done + (1 - share_done) * num_done / len(indices))
+    pictures = FramePictures(name, contents.sample_aspect_ratio)
+    missing = contents.held.missing(indices)
+    frames = merge(
+        contents.held.take(indices), _visit(source, name, contents.timeline, missing, way), key=itemgetter(0)
+    )
+    for num_done, (index, frame) in enumerate(frames, start=1):
+        picture = pictures.displayed(frame)
+        if transform is not None:
+            picture = transform(picture)
+        if kept is None:
+            kept = picture.new_empty((len(indices), *picture.shape))
+        elif picture.shape != kept.shape[1:]:
+            raise ValueError(
+                f"transform returned shapes {tuple(kept.shape[1:])} and {tuple(picture.shape)} for frames of one "
+                "video, expected the same shape for all."
+            )
+        kept[place[index]] = picture
+        progress.report(share_done + (1 - share_done) * num_done / len(indices))
     return kept, pictures
+
+
+def _visit(
+    source: Source, name: str, timeline: Timeline, indices: list[int], way: _Way
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Opens the video once more for some of its frames, if any are wanted."""
+    if indices:
+        with open_video(source, name, way.num_threads) as (container, stream):
+            yield from fetch_frames(container, stream, timeline, indices, way.strict)
 
 
 class _Progress:

@@ -14,6 +14,7 @@ import socket
 import threading
 import weakref
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 
 from linvt.processors import video_container, video_reading, video_timeline
 from linvt.processors.frame_selection import shot_frame_indices, uniform_frame_indices
+from linvt.processors.held_frames import HeldFrames
 from linvt.processors.video_container import VideoReadError
 from linvt.processors.video_reading import read_video
 
@@ -336,6 +338,29 @@ def test_detector_sees_all_frames_and_frames_are_spread_over_its_shots(clip):
         assert shots[shot][0] <= index < shots[shot][1]
 
 
+def shots_as_they_end(frames):
+    """Shots of 25 frames, each given 10 frames after its end, as a network with a window does."""
+    for number, _ in enumerate(frames):
+        if number >= 34 and (number - 34) % 25 == 0:
+            yield (number - 34, number - 9)
+    yield (175, 200)
+
+
+@pytest.mark.parametrize(("held_frames", "visits"), [(200, 1), (80, 1), (20, 2), (0, 2)])
+def test_a_video_is_decoded_once_if_what_may_be_picked_fits_into_memory(clip, monkeypatch, held_frames, visits):
+    opened = []
+    open_video = video_container.open_video
+    monkeypatch.setattr(video_reading, "open_video", lambda *args: opened.append(args) or open_video(*args))
+    with av.open(str(clip)) as container:
+        frame_bytes = sum(plane.buffer_size for plane in next(container.decode(video=0)).planes)
+    monkeypatch.setattr(video_reading, "HeldFrames", partial(HeldFrames, max_bytes=held_frames * frame_bytes))
+    video = read_video(clip, 11, detect_shots=shots_as_they_end)
+    assert len(opened) == visits
+    shots = [(start, start + 25) for start in range(0, 200, 25)]
+    assert video.shots_frames == shots
+    assert numbers_of(video) == video.frame_indices == shot_frame_indices(shots, 11)
+
+
 def test_detector_may_stop_early(clip):
     video = read_video(clip, 4, detect_shots=lambda frames: [(0, 5), (5, 200)] if next(frames) is not None else [])
     assert video.total_num_frames == 200 and len(video.frames) == 4
@@ -510,6 +535,7 @@ def test_a_file_that_changes_under_the_reader_is_an_error(clip, monkeypatch):
         raise video_timeline.UnreliableVideoError
 
     monkeypatch.setattr(video_reading, "fetch_frames", never_sure)
+    monkeypatch.setattr(video_reading, "HeldFrames", partial(HeldFrames, max_bytes=0))
     with pytest.raises(VideoReadError, match="it decodes differently each time"):
         read_video(clip, 4)
 
