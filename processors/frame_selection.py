@@ -5,9 +5,10 @@ inside each shot. Section 3 of the LinVT paper (arXiv:2412.05185) only says that
 how many frames each clip gets is our choice and is written down in `spread_frames_over_shots`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import torch
 
 
 # The AutoShot authors' threshold on the probability that a shot ends at a frame.
@@ -168,12 +169,30 @@ def shots_from_boundaries(
     probabilities = np.asarray(boundaries, dtype=np.float64)
     if probabilities.ndim != 1 or len(probabilities) == 0:
         raise ValueError(f"boundaries has shape {probabilities.shape}, expected (total_frames,) with 1 frame or more.")
-    if np.isnan(probabilities).any():
-        raise ValueError("boundaries holds NaN, expected probabilities or booleans.")
-    positive = probabilities > threshold
-    run_ends = np.flatnonzero(positive[:-1] & ~positive[1:])
-    starts = [0, *(run_ends + 1).tolist()]
-    return list(zip(starts, [*starts[1:], len(positive)], strict=True))
+    return list(iter_shots([probabilities], threshold))
+
+
+def iter_shots(
+    boundaries: Iterable[np.ndarray | torch.Tensor], threshold: float = AUTOSHOT_THRESHOLD
+) -> Iterator[tuple[int, int]]:
+    """
+    The same for probabilities that come piece by piece, in order: yields each shot as soon as its end is known.
+
+    Raises:
+        `ValueError`: if a piece holds NaN.
+    """
+    start = number = 0
+    was_positive = False
+    for piece in boundaries:
+        if (piece != piece).any():
+            raise ValueError("boundaries holds NaN, expected probabilities or booleans.")
+        for is_positive in (piece > threshold).tolist():
+            if was_positive and not is_positive:
+                yield start, number
+                start = number
+            was_positive = is_positive
+            number += 1
+    yield start, number
 
 
 def _check_at_least_one(name: str, value: int) -> None:

@@ -5,7 +5,7 @@ and so is the way from probabilities to scenes that the figures were made with. 
 out of every scene; `frame_selection.shots_from_boundaries`, which videos are read with, leaves out none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,28 +77,41 @@ def scenes_from_probabilities(probabilities: Sequence[float] | np.ndarray, thres
     return scenes or [(0, len(positive) - 1)]
 
 
-def count_transitions(
-    annotated: Iterable[Scene], predicted: Iterable[Scene], tolerance_frames: int = TOLERANCE_FRAMES
-) -> TransitionCounts:
+def match_transitions(
+    annotated: Sequence[Scene], predicted: Sequence[Scene], tolerance_frames: int = TOLERANCE_FRAMES
+) -> list[tuple[int, int]]:
     """
     Matches the transitions of one video. A transition is the gap between two scenes, widened on either side by half of
     `tolerance_frames`; two transitions match if they touch, each at most once, walking through both in order. With the
     published tolerance of 2, two hard cuts match if they are at most 2 frames apart.
+
+    Returns:
+        `list[tuple[int, int]]`: Numbers of an annotated and of a predicted transition that match, ascending; number i
+        stands between the scenes i and i + 1.
     """
     truths, guesses = (_transitions(scenes, tolerance_frames) for scenes in (annotated, predicted))
-    matched = truth = guess = 0
+    matches, truth, guess = [], 0, 0
     while truth < len(truths) and guess < len(guesses):
         if guesses[guess][1] < truths[truth][0]:
             guess += 1
         elif guesses[guess][0] > truths[truth][1]:
             truth += 1
         else:
-            matched, truth, guess = matched + 1, truth + 1, guess + 1
-    return TransitionCounts(matched, len(guesses) - matched, len(truths) - matched)
+            matches.append((truth, guess))
+            truth, guess = truth + 1, guess + 1
+    return matches
 
 
-def _transitions(scenes: Iterable[Scene], tolerance_frames: int) -> list[tuple[float, float]]:
-    scenes = list(scenes)
+def count_transitions(
+    annotated: Sequence[Scene], predicted: Sequence[Scene], tolerance_frames: int = TOLERANCE_FRAMES
+) -> TransitionCounts:
+    """Counts the matches of [`match_transitions`] in one video, and what is left over on either side."""
+    matched = len(match_transitions(annotated, predicted, tolerance_frames))
+    num_predicted, num_annotated = (max(len(scenes) - 1, 0) for scenes in (predicted, annotated))
+    return TransitionCounts(matched, num_predicted - matched, num_annotated - matched)
+
+
+def _transitions(scenes: Sequence[Scene], tolerance_frames: int) -> list[tuple[float, float]]:
     widened = tolerance_frames / 2
     return [
         (last + 0.5 - widened, first - 0.5 + widened)
@@ -110,4 +123,10 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-__all__ = ["TOLERANCE_FRAMES", "TransitionCounts", "count_transitions", "scenes_from_probabilities"]
+__all__ = [
+    "TOLERANCE_FRAMES",
+    "TransitionCounts",
+    "count_transitions",
+    "match_transitions",
+    "scenes_from_probabilities",
+]
