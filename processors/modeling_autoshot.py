@@ -5,13 +5,14 @@ CVPR 2023 workshops) without its dead layer. What differs is how it is computed:
 `(batch, frames, height, width, channels)`, over which a spatial convolution is a 2-D convolution of every frame and a
 temporal one a 2-D convolution over (frames, pixels), both without a copy; batch normalisation is folded into the
 temporal convolutions; colour histograms are one `bincount`; only frames whose outputs are kept go through the head.
+Over the windows of a video, `shot_probabilities` computes the same with less work (`autoshot_inference.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -20,6 +21,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
+from linvt.processors.autoshot_inference import OverlappingStage, WinogradLayer, halve, winograd_multiplications
+from linvt.processors.frame_windows import Frames, check_frames, iter_windows
 
 
 class LayerSpec(NamedTuple):
@@ -86,37 +89,71 @@ class AutoShotLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, frames, height, width, in_channels)` to the same with `out_channels`."""
-        batch, frames, height, width, _ = x.shape
+        return self.temporal(self.spatial(x), *self.temporal_weights())
+
+    def spatial(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps of the spatial convolutions, each `(batch, frames, height, width, spatial_channels)`."""
         pixels = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B*T, C, H, W), channels last in memory
-        spatial = []
-        for conv in self.spatial_convs:
-            y = conv(pixels).permute(0, 2, 3, 1)  # (B*T, H, W, C)
-            spatial.append(y.reshape(batch, frames, height * width, -1).permute(0, 3, 1, 2))  # (B, C, T, H*W)
-        if len(spatial) == 1:
-            spatial = spatial * len(self.temporal_convs)
-        weights, biases = self._temporal_weights()
+        return [conv(pixels).permute(0, 2, 3, 1).unflatten(0, x.shape[:2]) for conv in self.spatial_convs]
+
+    def temporal(
+        self, maps: list[torch.Tensor], weights: list[torch.Tensor], biases: list[torch.Tensor | None]
+    ) -> torch.Tensor:
+        """Maps of the spatial convolutions to the output of the layer."""
+        size = maps[0].shape[2:4]
+        maps = [y.flatten(2, 3).permute(0, 3, 1, 2) for y in maps]  # (B, C, T, H*W), channels last in memory
+        if len(maps) == 1:
+            maps = maps * len(self.temporal_convs)
         branches = [
             F.conv2d(y, weight, bias, padding=conv.padding, dilation=conv.dilation)
-            for y, weight, bias, conv in zip(spatial, weights, biases, self.temporal_convs, strict=True)
+            for y, weight, bias, conv in zip(maps, weights, biases, self.temporal_convs, strict=True)
         ]
         x = torch.cat(branches, dim=1)  # (B, C, T, H*W)
         if self.training:
             x = self.batch_norm(x)
-        return F.relu(x, inplace=True).permute(0, 2, 3, 1).reshape(batch, frames, height, width, -1)
+        return F.relu(x, inplace=True).permute(0, 2, 3, 1).unflatten(2, size)
 
-    def _temporal_weights(self) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+    def for_inference(self, height: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What `forward` does in evaluation mode to maps of this size, with the weights prepared once."""
+        weights, biases = self.temporal_weights()
+        weight = self.spatial_convs[0].weight
+        plain_cost = height * width * sum(w.numel() for w in [*self.spatial_convs.parameters(), *weights])
+        if (
+            len(self.spatial_convs) == len(weights)
+            and winograd_multiplications(weight, self.batch_norm.num_features, height, width) < plain_cost
+            # Not measured on CUDA; float16 is too narrow; autocast would choose another dtype for every step.
+            and weight.device.type == "cpu"
+            and weight.dtype != torch.float16
+            and not torch.is_autocast_enabled("cpu")
+        ):
+            temporal, bias = self._folded(torch.float64)
+            return WinogradLayer([conv.weight for conv in self.spatial_convs], temporal, bias, height, width)
+        return lambda x: self.temporal(self.spatial(x), weights, biases)
+
+    def temporal_weights(self) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
         """Weights and biases of the temporal convolutions, with the batch normalisation folded in outside training."""
         weights = [conv.weight for conv in self.temporal_convs]
         if self.training:
             return weights, [None] * len(weights)
-        # Folded in float32 and at every call: it costs little beside the convolutions and is never out of date.
-        norm, dtype = self.batch_norm, weights[0].dtype
-        widths = [weight.shape[0] for weight in weights]
-        scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
-        bias = (norm.bias.float() - norm.running_mean.float() * scale).to(dtype)
-        scales = scale[:, None, None, None].split(widths)
-        weights = [(weight.float() * s).to(dtype) for weight, s in zip(weights, scales, strict=True)]
-        return weights, list(bias.split(widths))
+        # Folded at every call: it costs little beside the convolutions and is never out of date.
+        weights, bias = self._folded(torch.float32)
+        dtype = self.temporal_convs[0].weight.dtype
+        biases = bias.to(dtype).split([len(weight) for weight in weights])
+        return [weight.to(dtype) for weight in weights], list(biases)
+
+    def _folded(self, dtype: torch.dtype) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Temporal weights times the scale of the batch normalisation, and its bias, computed in `dtype`."""
+        norm = self.batch_norm
+        scale = norm.weight.to(dtype) * torch.rsqrt(norm.running_var.to(dtype) + norm.eps)
+        bias = norm.bias.to(dtype) - norm.running_mean.to(dtype) * scale
+        scales = scale[:, None, None, None].split([len(conv.weight) for conv in self.temporal_convs])
+        return [conv.weight.to(dtype) * s for conv, s in zip(self.temporal_convs, scales, strict=True)], bias
+
+
+def _stage(first: Callable, second: Callable, x: torch.Tensor) -> torch.Tensor:
+    """Two layers, the second with a shortcut, then half the height and width."""
+    x = first(x)
+    return halve(second(x) + x)
 
 
 class AutoShotColorHistogram(nn.Module):
@@ -245,15 +282,15 @@ class AutoShotModel(AutoShotPreTrainedModel):
         Raises:
             `ValueError`: If `frames` has another shape or dtype.
         """
-        size = (self.config.frame_height, self.config.frame_width, 3)
-        if frames.ndim != 5 or frames.shape[2:] != size or frames.dtype != torch.uint8:
-            raise ValueError(_frames_error(f"(batch, frames, {size[0]}, {size[1]}, 3)", frames.shape, frames.dtype))
+        check_frames(frames, ("batch", "frames", self.config.frame_height, self.config.frame_width, 3))
+        stages = [partial(_stage, *pair) for pair in zip(self.layers[::2], self.layers[1::2], strict=True)]
+        return self._logits(frames, outputs, stages)
+
+    def _logits(self, frames: torch.Tensor, outputs: slice, stages: list[Callable]) -> AutoShotOutput:
         x = (frames.float() / 255).to(self.layers[0].spatial_convs[0].weight.dtype)
         stage_means = []
-        for first, second in zip(self.layers[::2], self.layers[1::2], strict=True):
-            x = first(x)
-            x = second(x) + x
-            x = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+        for stage in stages:
+            x = stage(x)
             stage_means.append(x.mean(dim=(2, 3), dtype=torch.float32))
         # Histograms, similarities and classifiers decide: they stay in float32, under autocast too.
         with torch.autocast(frames.device.type, enabled=False):
@@ -268,12 +305,7 @@ class AutoShotModel(AutoShotPreTrainedModel):
                 many_hot_logits=_linear_float32(self.many_hot_classifier, hidden).squeeze(-1),
             )
 
-    @torch.no_grad()
-    def shot_probabilities(
-        self,
-        frames: torch.Tensor | np.ndarray | Iterable[torch.Tensor | np.ndarray],
-        progress: Callable[[int], None] | None = None,
-    ) -> torch.Tensor:
+    def shot_probabilities(self, frames: Frames) -> torch.Tensor:
         r"""
         Probability for every frame of a video that a shot ends there, computed as published: in windows of
         `window_frames`, of which the middle `kept_frames` are kept, where copies of the first and of the last frame
@@ -284,8 +316,6 @@ class AutoShotModel(AutoShotPreTrainedModel):
                 All frames of the video in order, uint8 RGB in 0..255: one array of shape
                 `(num_frames, frame_height, frame_width, 3)`, or an iterable of frames of shape
                 `(frame_height, frame_width, 3)`, of which no more than one window is held at a time.
-            progress (`Callable[[int], None]`, *optional*):
-                Called after every window with the number of frames whose probability is known.
 
         Returns:
             `torch.Tensor` of shape `(num_frames,)`: float32 probabilities on the device of the model. At a hard cut
@@ -294,61 +324,41 @@ class AutoShotModel(AutoShotPreTrainedModel):
         Raises:
             `ValueError`: If there is no frame, a frame has another shape or dtype, or the model is in training mode.
         """
+        return torch.cat(list(self.iter_shot_probabilities(frames)))
+
+    @torch.no_grad()
+    def iter_shot_probabilities(self, frames: Frames) -> Iterator[torch.Tensor]:
+        r"""
+        The same, window by window as the frames come: yields float32 tensors of `kept_frames` probabilities, the last
+        one perhaps shorter.
+        """
         if self.training:
             raise ValueError("shot_probabilities needs the model in evaluation mode; call model.eval() first.")
         context, kept = self.config.context_frames, self.config.kept_frames
-        probabilities = []
-        num_frames = 0
-        for window, num_frames in self._windows(frames):
-            output = self(window[None].to(self.device), outputs=slice(context, context + kept))
-            probabilities.append(output.one_hot_logits[0].sigmoid())
-            if progress is not None:
-                progress(min(num_frames, kept * len(probabilities)))
-        return torch.cat(probabilities)[:num_frames]
+        stages = self._stages_for_inference()
+        for window, num_counted in iter_windows(frames, self.config):
+            output = self._logits(window[None].to(self.device), slice(context, context + kept), stages)
+            yield output.one_hot_logits[0, :num_counted].sigmoid()
 
-    def _windows(self, frames: Iterable) -> Iterator[tuple[torch.Tensor, int]]:
-        """Every window of a video, and how many frames of the video have been read so far."""
-        size, kept, context = self.config.window_frames, self.config.kept_frames, self.config.context_frames
-        window = []
-        num_frames = 0
-        for frame in self._checked_frames(frames):
-            if num_frames == 0:
-                window = [frame] * context
-            window.append(frame)
-            num_frames += 1
-            if len(window) == size:
-                yield torch.stack(window), num_frames
-                del window[:kept]
-        if num_frames == 0:
-            raise ValueError("The video has no frames; at least one is needed to find shots.")
-        for _ in range(-num_frames % kept + context):
-            window.append(window[-1])
-            if len(window) == size:
-                yield torch.stack(window), num_frames
-                del window[:kept]
-
-    def _checked_frames(self, frames: Iterable) -> Iterator[torch.Tensor]:
-        size = (self.config.frame_height, self.config.frame_width, 3)
-        if isinstance(frames, (torch.Tensor, np.ndarray)) and (frames.shape[1:] != size or not _is_uint8(frames)):
-            raise ValueError(_frames_error(f"(frames, {size[0]}, {size[1]}, 3)", frames.shape, frames.dtype))
-        for frame in frames:
-            if not isinstance(frame, (torch.Tensor, np.ndarray)):
-                raise ValueError(f"A frame must be a torch.Tensor or a np.ndarray, got {type(frame).__name__}.")
-            if frame.shape != size or not _is_uint8(frame):
-                raise ValueError(_frames_error(f"({size[0]}, {size[1]}, 3)", frame.shape, frame.dtype))
-            # A copy, because whoever yields frames may use the same memory for the next one.
-            yield frame.clone() if isinstance(frame, torch.Tensor) else torch.from_numpy(frame.copy())
-
-
-def _is_uint8(array: torch.Tensor | np.ndarray) -> bool:
-    return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
-
-
-def _frames_error(expected_shape: str, shape: tuple[int, ...], dtype: object) -> str:
-    return (
-        f"Expected uint8 RGB frames in 0..255 of shape {expected_shape}, height before width, "
-        f"but got shape {tuple(shape)} and dtype {dtype}."
-    )
+    def _stages_for_inference(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        """The stages as `forward` runs them, prepared for the windows of one video, in which weights do not change."""
+        height, width = self.config.frame_height, self.config.frame_width
+        layers = [
+            layer.for_inference(height >> spec.stage, width >> spec.stage)
+            for layer, spec in zip(self.layers, LAYER_SPECS, strict=True)
+        ]
+        stages = [partial(_stage, *pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
+        if self.device.type == "cpu":  # what pays on CUDA is not measured
+            second = self.layers[1]
+            weights, biases = second.temporal_weights()
+            stages[0] = OverlappingStage(
+                layers[0],
+                spatial=lambda x: second.spatial(x)[0],
+                temporal=lambda maps: second.temporal([maps], weights, biases),
+                reach=2 ** (LAYER_SPECS[0].num_dilations - 1),
+                step=self.config.kept_frames,
+            )
+        return stages
 
 
 __all__ = ["AutoShotModel", "AutoShotOutput", "AutoShotPreTrainedModel"]
