@@ -108,7 +108,7 @@ def open_video(
         name (`str`):
             What error messages call it.
         num_threads (`int`, *optional*, defaults to 0):
-            Threads of the decoder, 0 for one per core.
+            Threads of the decoder, 0 for one per core. HEVC always gets one.
 
     Yields:
         The open container and its video stream, whose decoder is ready.
@@ -120,7 +120,9 @@ def open_video(
         file = stack.enter_context(_open_file(source, name))
         container = stack.enter_context(_open_container(file, name))
         stream = _find_video_stream(container, name)
-        stream.codec_context.thread_count = num_threads
+        # FFmpeg's HEVC decoder can wait for ever when it has several threads: if they decode several frames, on damaged
+        # files (8.0, one wrong bit is enough); if they decode rows of one frame, even on whole files (7.1.0).
+        stream.codec_context.thread_count = 1 if stream.codec_context.name == "hevc" else num_threads
         stream.codec_context.thread_type = "AUTO"
         yield container, stream
 
