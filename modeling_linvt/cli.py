@@ -7,27 +7,24 @@ else.
 import argparse
 import io
 import json
-import os
-import shutil
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import AutoProcessor
 from transformers.generation import BaseStreamer
 from transformers.utils import logging
 
+from linvt.cli_output import ProgressBar, about_video, add_json_option, check_folder, describe_video, table
+from linvt.cli_shots import add_shots_command
 from linvt.frame_clips import frame_clips
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.video_reading import SampledVideo, read_video
+from linvt.processors.video_reading import SampledVideo
 from linvt.tiny_models import tiny_linvt
 
 
@@ -58,20 +55,20 @@ def ask(options: argparse.Namespace) -> dict:
     """Answers a question about a video."""
     device = _device(options.device)
     if options.autoshot is not None:
-        _check_folder(options.autoshot)
+        check_folder(options.autoshot)
     if options.model is None:
         model, processor = tiny_linvt()
         model.to(device)
     else:
-        _check_folder(options.model)
+        check_folder(options.model)
         model = LinVTForConditionalGeneration.from_pretrained(options.model, dtype="auto", device_map=device)
         processor = LinVTProcessor.from_pretrained(options.model)
     content = [{"type": "video", "video": options.video}, {"type": "text", "text": options.question}]
     settings = {"num_frames": options.num_frames, "autoshot_model": options.autoshot}
     settings = {name: value for name, value in settings.items() if value is not None}
-    if options.autoshot is not None:
-        settings["shot_detection"] = "autoshot"
-    with _Bar("reading", options) as on_progress:
+    if options.autoshot is not None or options.uniform:
+        settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
+    with ProgressBar("reading", options) as on_progress:
         inputs = processor.apply_chat_template(
             [{"role": "user", "content": content}],
             tokenize=True,
@@ -84,13 +81,13 @@ def ask(options: argparse.Namespace) -> dict:
     inputs = inputs.to(model.device)
     clips = frame_clips(inputs["video_shot_ids"][0], model.config.frames_per_patch)
     tokens_per_clip = model.get_frame_tokens(inputs["pixel_values_videos"][0], clips[:1]).shape[1]
-    with _Bar("answering", options) as on_progress:
+    with ProgressBar("answering", options) as on_progress:
         streamer = _CountTokens(on_progress, options.max_new_tokens)
         limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}
         output = model.generate(**inputs, **limits, streamer=streamer)
     prompt_tokens = inputs["input_ids"].shape[1]
     return {
-        "video": _about(options.video, video),
+        "video": about_video(options.video, video),
         "frames": [
             {"index": index, "seconds": round(seconds, 3), "shot": shot}
             for index, seconds, shot in zip(video.frame_indices, video.frame_seconds, video.shot_ids, strict=True)
@@ -109,10 +106,10 @@ def show_answer(result: dict) -> str:
     times = " ".join(f"{frame['seconds']:.2f}" for frame in result["frames"])
     # A model may write anything, also what a terminal takes for a command.
     text = "".join(character if character.isprintable() else " " for character in result["text"])
-    return _table(
+    return table(
         {
             **note,
-            "video": _describe(result["video"]),
+            "video": describe_video(result["video"]),
             "frames": f"{num_frames} of {result['video']['num_frames']}, at {times} s",
             "tokens": f"{result['num_frame_tokens']} of the frames -> {result['num_video_tokens']} of the video; "
             f"{result['num_prompt_tokens']} into the LLM with the text",
@@ -126,7 +123,7 @@ def wrap(options: argparse.Namespace) -> dict:
     output = Path(options.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists already; give the name of a new folder.")
-    _check_folder(options.image_llm)
+    check_folder(options.image_llm)
     image_llm_processor = AutoProcessor.from_pretrained(options.image_llm)
     model = LinVTForConditionalGeneration.from_image_llm(options.image_llm, dtype=options.dtype)
     size = None if options.frame_size is None else dict(zip(("height", "width"), options.frame_size, strict=True))
@@ -158,7 +155,7 @@ def wrap(options: argparse.Namespace) -> dict:
 
 def show_wrapped(result: dict) -> str:
     size = result["frame_size"]
-    return _table(
+    return table(
         {
             "wrapped": f"{result['image_llm']} ({result['model_type']}, "
             f"{result['num_image_llm_parameters'] / 1e6:.1f} M parameters, unchanged)",
@@ -176,31 +173,7 @@ def convert(options: argparse.Namespace) -> dict:
 
 
 def show_converted(result: dict) -> str:
-    return _table({"converted": f"{result['source']} ({result['kind']})", "saved": result["output"]})
-
-
-def shots(options: argparse.Namespace) -> dict:
-    """Lists the shots of a video."""
-    if options.autoshot is None:
-        raise ValueError("finding shots needs trained AutoShot weights; give their Hub id or folder as --autoshot.")
-    _check_folder(options.autoshot)
-    detect_shots = load_shot_detector(options.autoshot)
-    with _Bar("reading", options) as on_progress:
-        video = read_video(options.video, num_frames=1, detect_shots=detect_shots, on_progress=on_progress)
-    return {
-        "video": _about(options.video, video),
-        "shots": [
-            {"start_seconds": round(start, 3), "end_seconds": round(end, 3)} for start, end in video.shots_seconds
-        ],
-    }
-
-
-def show_shots(result: dict) -> str:
-    lines = [f"{'shot':>5} {'start s':>10} {'end s':>10} {'seconds':>10}"]
-    for number, shot in enumerate(result["shots"]):
-        start, end = shot["start_seconds"], shot["end_seconds"]
-        lines.append(f"{number:>5} {start:>10.2f} {end:>10.2f} {end - start:>10.2f}")
-    return "\n".join([_table({"video": _describe(result["video"])}), *lines])
+    return table({"converted": f"{result['source']} ({result['kind']})", "saved": result["output"]})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,10 +186,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("question")
     command.add_argument("--model", help="Hub id or folder of a LinVT model (default: a tiny one without training)")
     command.add_argument("--num-frames", type=int, help="frames to look at (default: that of the model's processor)")
+    spread = command.add_mutually_exclusive_group()
+    spread.add_argument("--autoshot", metavar="WEIGHTS", help="find shots with these weights (Hub id or folder)")
+    spread.add_argument(
+        "--uniform", action="store_true", help="do not look for shots, which is faster, for long videos by far"
+    )
     command.add_argument("--max-new-tokens", type=int, default=64, help="longest answer, in tokens (default: 64)")
     command.add_argument("--device", help="where the model runs, such as cuda (default: the CPU)")
     command.set_defaults(run=ask, show=show_answer)
-    _add_common(command, "spread the frames over the shots that these AutoShot weights find (Hub id or folder)")
+    add_json_option(command)
 
     command = commands.add_parser("wrap", help="make a video-LLM of an image-LLM", description=wrap.__doc__)
     command.add_argument("image_llm", help="Hub id or folder of an image-LLM")
@@ -226,25 +204,16 @@ def _parser() -> argparse.ArgumentParser:
     size = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH")}
     command.add_argument("--frame-size", **size, help="of a frame in pixels (default: that of the image-LLM's images)")
     command.set_defaults(run=wrap, show=show_wrapped)
-    _add_common(command)
+    add_json_option(command)
 
     command = commands.add_parser("convert", help="convert published AutoShot weights", description=convert.__doc__)
     command.add_argument("source", help="checkpoint file")
     command.add_argument("output", help="new folder for the weights, to be given as --autoshot")
     command.set_defaults(run=convert, show=show_converted)
-    _add_common(command)
+    add_json_option(command)
 
-    command = commands.add_parser("shots", help="list the shots of a video", description=shots.__doc__)
-    command.add_argument("video", help="path or URL of a video")
-    command.set_defaults(run=shots, show=show_shots)
-    _add_common(command, "Hub id or folder of trained AutoShot weights")
+    add_shots_command(commands)
     return parser
-
-
-def _add_common(command: argparse.ArgumentParser, autoshot_help: str | None = None) -> None:
-    if autoshot_help is not None:
-        command.add_argument("--autoshot", metavar="WEIGHTS", help=autoshot_help)
-    command.add_argument("--json", action="store_true", help="print the result for machines")
 
 
 class _CountTokens(BaseStreamer):
@@ -261,22 +230,6 @@ class _CountTokens(BaseStreamer):
         pass
 
 
-class _Bar:
-    """A progress bar on standard error, where a person looks at it."""
-
-    def __init__(self, task: str, options: argparse.Namespace):
-        hidden = options.json or not sys.stderr.isatty()
-        self.bar = tqdm(
-            total=100, desc=task, unit="%", leave=False, disable=hidden, bar_format="{desc} {bar} {n:.0f}%"
-        )
-
-    def __enter__(self):
-        return lambda fraction: self.bar.update(100 * fraction - self.bar.n)
-
-    def __exit__(self, *error) -> None:
-        self.bar.close()
-
-
 def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or "cpu")
@@ -284,37 +237,6 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the model cannot run on {name!r}: {error}") from error
     return device
-
-
-def _check_folder(name: str) -> None:
-    """A path that is not there would be taken for a Hub id, and the error would speak of that."""
-    if (name.startswith((".", "~", os.sep)) or name.count("/") > 1) and not Path(name).is_dir():
-        raise ValueError(f"there is no folder {name}; give that of a saved model or the id of one on the Hub.")
-
-
-def _about(source: str, video: SampledVideo) -> dict:
-    return {
-        "source": source,
-        "duration_seconds": round(video.duration_seconds, 3),
-        "num_frames": video.total_num_frames,
-        "num_lost_frames": video.num_lost_frames,
-        "width": video.width,
-        "height": video.height,
-    }
-
-
-def _describe(about: dict) -> str:
-    lost = f", {about['num_lost_frames']} frames lost" if about["num_lost_frames"] else ""
-    return f"{about['source']}, {about['duration_seconds']:.2f} s, {about['width']} x {about['height']}{lost}"
-
-
-def _table(rows: dict[str, str]) -> str:
-    """Rows with a title each, wrapped to the width of the terminal."""
-    width, indent = min(shutil.get_terminal_size().columns, 100), max(map(len, rows)) + 2
-    return "\n".join(
-        textwrap.fill(text, width, initial_indent=title.ljust(indent), subsequent_indent=" " * indent)
-        for title, text in rows.items()
-    )
 
 
 def _one_line(error: Exception) -> str:

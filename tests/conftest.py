@@ -8,6 +8,7 @@ import torch
 from tiny_families import FAMILIES, SMALL, build_image_llm, random_video, user_turn, write_video
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.cli import main
 
 
 torch.set_num_threads(1)  # models this small only get slower with more
@@ -33,6 +34,7 @@ def make_linvt(_image_llms):
             num_video_tokens=model.config.num_video_tokens,
             frame_size={"height": 56, "width": 56},
             num_frames=5,
+            shot_detection="uniform",  # noise has no shots
         )
         return model, processor
 
@@ -58,6 +60,22 @@ def video_file(tmp_path):
         return write_video(tmp_path / f"clip_{num_frames}_{seed}.mp4", random_video(num_frames, seed), **kwargs)
 
     return write
+
+
+@pytest.fixture
+def run(capsys):
+    """`run(arguments...)`: exit code, standard output, standard error of the `linvt` command."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse
+            code = error.code
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
 
 
 @pytest.fixture

@@ -2,31 +2,15 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
-from tiny_families import random_video, write_video
+from tiny_families import write_video
 from transformers import BertConfig, pipeline
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration
-from linvt.cli import main
 from linvt.processors.convert_autoshot import published_keys
 from linvt.tiny_models import tiny_linvt, tiny_llava
-
-
-@pytest.fixture
-def run(capsys):
-    """`run(arguments...)`: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as error:  # argparse
-            code = error.code
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    return call
 
 
 def python_answer(video, question: str, max_new_tokens: int) -> str:
@@ -65,7 +49,7 @@ def test_real_videos_give_the_same_text_everywhere(run, shared_videos, name):
 
 
 def test_ask_prints_frames_times_tokens_and_text(run, video_file):
-    code, output, errors = run("ask", video_file(20, fps=10), "What happens?", "--num-frames", 4)
+    code, output, errors = run("ask", video_file(20, fps=10), "What happens?", "--num-frames", 4, "--uniform")
     assert code == 0 and errors == ""
     assert output.startswith("note ") and "means nothing" in " ".join(output.split())
     assert "4 of 20, at 0.20 0.70 1.20 1.70 s" in output
@@ -75,12 +59,26 @@ def test_ask_prints_frames_times_tokens_and_text(run, video_file):
 
 
 def test_ask_for_machines(run, video_file):
-    code, output, errors = run("ask", video_file(20, fps=10), "What happens?", "--num-frames", 2, "--json")
+    options = ("--num-frames", 2, "--json", "--uniform")
+    code, output, errors = run("ask", video_file(20, fps=10), "What happens?", *options)
     result = json.loads(output)
     assert code == 0 and errors == ""
     assert [frame["seconds"] for frame in result["frames"]] == [0.5, 1.5]
     assert result["num_frame_tokens"] == 32 and result["num_video_tokens"] == 112 and result["random_weights"] is True
     assert result["video"]["num_frames"] == 20 and result["video"]["duration_seconds"] == 2.0
+
+
+def test_ask_spreads_the_frames_over_the_shots_unless_told_not_to(run, tmp_path):
+    """A long red shot and a short blue one, which without shots would get the last of the frames only."""
+    frames = np.zeros((90, 48, 64, 3), np.uint8)
+    frames[:75, ..., 0] = frames[75:, ..., 2] = 200
+    video = write_video(tmp_path / "clip.mp4", frames, fps=25)
+    shots = {}
+    for options in ((), ("--uniform",)):
+        code, output, _ = run("ask", video, "What happens?", "--num-frames", 2, "--json", *options)
+        assert code == 0
+        shots[options] = [(frame["index"] >= 75, frame["shot"]) for frame in json.loads(output)["frames"]]
+    assert shots == {(): [(False, 0), (True, 1)], ("--uniform",): [(False, 0), (False, 0)]}
 
 
 def test_wrap_then_ask(run, video_file, tmp_path):
@@ -115,21 +113,6 @@ def test_a_failed_wrap_leaves_nothing(run, tmp_path, monkeypatch):
     code, _, errors = run("wrap", tmp_path / "llava", tmp_path / "linvt")
     assert code == 2 and "No space left on device" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["llava"]
-
-
-def test_shots(run, tmp_path, monkeypatch):
-    def every_second_frame_ends_a_shot(network, frames):
-        return torch.arange(sum(1 for _ in frames)) % 2 == 1
-
-    AutoShotModel(AutoShotConfig()).save_pretrained(tmp_path / "autoshot")
-    monkeypatch.setattr(AutoShotModel, "shot_probabilities", every_second_frame_ends_a_shot)
-    video = write_video(tmp_path / "clip.mp4", random_video(5), fps=10)
-    code, output, _ = run("shots", video, "--autoshot", tmp_path / "autoshot", "--json")
-    assert code == 0
-    shots = [(shot["start_seconds"], shot["end_seconds"]) for shot in json.loads(output)["shots"]]
-    assert shots == [(0.0, 0.2), (0.2, 0.4), (0.4, 0.5)]
-    code, output, _ = run("shots", video, "--autoshot", tmp_path / "autoshot")
-    assert code == 0 and output.splitlines()[-1].split() == ["2", "0.40", "0.50", "0.10"]
 
 
 def test_convert(run, tmp_path):
@@ -167,9 +150,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
         (("ask", video_file(12), "<video>?"), "text of a message holds <video>"),
         (("ask", video_file(12), "What?", "--device", "quantum"), "cannot run on 'quantum'"),
         (("ask", video_file(12), "What?", "--model", tmp_path), "holds no config.json of a model"),
-        (("shots", video_file(12), "--autoshot", tmp_path / "bert"), "holds a 'bert' model"),
         (("ask", video_file(12), "What?", "--autoshot", tmp_path / "no_weights"), "there is no folder"),
-        (("shots", video_file(12)), "needs trained AutoShot weights"),
     ]
     for arguments, message in cases:
         code, output, errors = run(*arguments)
