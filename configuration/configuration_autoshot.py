@@ -27,6 +27,8 @@ class AutoShotConfig(PreTrainedConfig):
         threshold (`float`, *optional*, defaults to 0.296):
             A shot ends where the probability is greater than this. The published value is the one of maximum F1 on the
             SHOT test set.
+        min_shot_frames (`int`, *optional*, defaults to 1):
+            A shorter shot is joined with the next one, the last one of a video with the one before.
         stage_channels (`list[int]`, *optional*, defaults to `(64, 128, 256)`):
             Channels of the three stages, each two layers at half the resolution of the stage before.
         similarity_channels (`int`, *optional*, defaults to 128):
@@ -57,6 +59,7 @@ class AutoShotConfig(PreTrainedConfig):
     window_frames: int = 100
     kept_frames: int = 50
     threshold: float = 0.296
+    min_shot_frames: int = 1
     stage_channels: list[int] | tuple[int, ...] = (64, 128, 256)
     similarity_channels: int = 128
     lookup_frames: int = 101
@@ -84,6 +87,9 @@ class AutoShotConfig(PreTrainedConfig):
                 )
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold is {self.threshold}; it is compared with probabilities, give one in [0, 1).")
+
+        if self.min_shot_frames < 1:
+            raise ValueError(f"min_shot_frames is {self.min_shot_frames}; it must be at least 1.")
 
     def _check_windows(self) -> None:
         if self.kept_frames < 1 or self.kept_frames > self.window_frames:

@@ -24,7 +24,7 @@ from linvt.frame_clips import frame_clips
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.video_reading import SampledVideo
+from linvt.processors.sampled_video import SampledVideo
 from linvt.tiny_models import tiny_linvt
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from linvt.processors.video_reading import SampledVideo
+from linvt.processors.sampled_video import SampledVideo
 
 
 class ProgressBar:

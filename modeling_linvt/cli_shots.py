@@ -13,8 +13,9 @@ from linvt.processors.contact_sheet import (
     save_picture,
     thumbnail,
 )
+from linvt.processors.sampled_video import SampledVideo
 from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.video_reading import SampledVideo, read_video
+from linvt.processors.video_reading import read_video
 
 
 SHOT_COLUMNS = ("start_frame", "end_frame", "start_seconds", "end_seconds")

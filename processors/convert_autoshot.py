@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
-from linvt.processors.modeling_autoshot import LAYER_SPECS, AutoShotModel
+from linvt.processors.autoshot_layers import LAYER_SPECS
+from linvt.processors.modeling_autoshot import AutoShotModel
 
 
 # The published class builds this layer for an attention that the searched network does not have, and never calls it.

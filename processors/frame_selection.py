@@ -143,7 +143,9 @@ def shot_frame_indices(shots: Sequence[tuple[int, int]], num_frames: int) -> lis
 
 
 def shots_from_boundaries(
-    boundaries: Sequence[float] | Sequence[bool] | np.ndarray, threshold: float = AUTOSHOT_THRESHOLD
+    boundaries: Sequence[float] | Sequence[bool] | np.ndarray,
+    threshold: float = AUTOSHOT_THRESHOLD,
+    min_shot_frames: int = 1,
 ) -> list[tuple[int, int]]:
     """
     Turns "the shot ends at this frame" into shots that hold every frame exactly once.
@@ -158,41 +160,51 @@ def shots_from_boundaries(
             For each frame the probability, or a boolean, that it is the last of its shot.
         threshold (`float`, *optional*, defaults to `0.296`):
             A frame is positive if its probability is greater. The default is AutoShot's.
+        min_shot_frames (`int`, *optional*, defaults to 1):
+            A shorter shot is joined with the next one, the last one of a video with the one before.
 
     Returns:
         `list[tuple[int, int]]`: half-open frame ranges `[start, end)`, the first starts at 0, each starts where the
         one before it ends, the last ends at `total_frames`.
 
     Raises:
-        `ValueError`: if `boundaries` is empty, has not one dimension, or holds NaN.
+        `ValueError`: if `boundaries` is empty, has not one dimension, or holds NaN, or `min_shot_frames` is below 1.
     """
     probabilities = np.asarray(boundaries, dtype=np.float64)
     if probabilities.ndim != 1 or len(probabilities) == 0:
         raise ValueError(f"boundaries has shape {probabilities.shape}, expected (total_frames,) with 1 frame or more.")
-    return list(iter_shots([probabilities], threshold))
+    return list(iter_shots([probabilities], threshold, min_shot_frames))
 
 
 def iter_shots(
-    boundaries: Iterable[np.ndarray | torch.Tensor], threshold: float = AUTOSHOT_THRESHOLD
+    boundaries: Iterable[np.ndarray | torch.Tensor],
+    threshold: float = AUTOSHOT_THRESHOLD,
+    min_shot_frames: int = 1,
 ) -> Iterator[tuple[int, int]]:
     """
-    The same for probabilities that come piece by piece, in order: yields each shot as soon as its end is known.
+    The same for probabilities that come piece by piece, in order: yields each shot as soon as it is sure.
 
     Raises:
-        `ValueError`: if a piece holds NaN.
+        `ValueError`: if a piece holds NaN, or `min_shot_frames` is below 1.
     """
+    _check_at_least_one("min_shot_frames", min_shot_frames)
+    before = None  # the last shot that ended, which may have to take in a short rest of the video
     start = number = 0
     was_positive = False
     for piece in boundaries:
         if (piece != piece).any():
             raise ValueError("boundaries holds NaN, expected probabilities or booleans.")
         for is_positive in (piece > threshold).tolist():
-            if was_positive and not is_positive:
-                yield start, number
-                start = number
+            if was_positive and not is_positive and number - start >= min_shot_frames:
+                if before is not None:
+                    yield before
+                before, start = (start, number), number
             was_positive = is_positive
             number += 1
-    yield start, number
+    if before is None or number - start < min_shot_frames:
+        yield (start if before is None else before[0]), number
+    else:
+        yield from (before, (start, number))
 
 
 def _check_at_least_one(name: str, value: int) -> None:

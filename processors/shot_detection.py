@@ -3,42 +3,54 @@
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import AutoConfig
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
-from linvt.processors.frame_selection import shots_from_boundaries
+from linvt.processors.frame_selection import iter_shots
 from linvt.processors.modeling_autoshot import AutoShotModel
 
 
+# Trained by examples/train_autoshot.py; the README in the folder says on what.
+AUTOSHOT_WEIGHTS = Path(__file__).parent / "autoshot_weights"
+
+
 @lru_cache(maxsize=1)
-def load_shot_detector(name_or_path: str | os.PathLike) -> Callable[[Iterator[np.ndarray]], list[tuple[int, int]]]:
+def load_shot_detector(
+    name_or_path: str | os.PathLike | None = None,
+) -> Callable[[Iterator[np.ndarray]], Iterator[tuple[int, int]]]:
     """
     Loads the weights; those of the last call are kept, so a data set of videos does not load them once per video.
 
     Args:
-        name_or_path (`str` or `os.PathLike`): Hub id or folder of trained AutoShot weights.
+        name_or_path (`str` or `os.PathLike`, *optional*): Hub id or folder of trained AutoShot weights. By default
+            those that come with this package.
 
     Returns:
         `Callable`: From all frames of a video, uint8 RGB of shape `(27, 48, 3)`, to its shots as half-open ranges of
-        frames, in order.
+        frames, in order, each as soon as its end is known.
 
     Raises:
         `ValueError`: If the weights are not those of AutoShot, or not all of them: a network with random weights
             would find shots too.
     """
+    name_or_path = AUTOSHOT_WEIGHTS if name_or_path is None else name_or_path
     config = AutoConfig.from_pretrained(name_or_path)
     if not isinstance(config, AutoShotConfig):
         raise ValueError(f"{name_or_path} holds a {config.model_type!r} model; give trained AutoShot weights.")
-    network, info = AutoShotModel.from_pretrained(name_or_path, output_loading_info=True)
+    # In float32 whatever they are stored in: processors have no fast float16.
+    network, info = AutoShotModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     if info["missing_keys"]:
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 
-    def detect_shots(frames: Iterator[np.ndarray]) -> list[tuple[int, int]]:
-        return shots_from_boundaries(network.shot_probabilities(frames), network.config.threshold)
+    def detect_shots(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
+        probabilities = network.iter_shot_probabilities(frames)
+        return iter_shots(probabilities, network.config.threshold, network.config.min_shot_frames)
 
     return detect_shots
 
 
-__all__ = ["load_shot_detector"]
+__all__ = ["AUTOSHOT_WEIGHTS", "load_shot_detector"]

@@ -120,8 +120,8 @@ def open_video(
         file = stack.enter_context(_open_file(source, name))
         container = stack.enter_context(_open_container(file, name))
         stream = _find_video_stream(container, name)
-        # FFmpeg's HEVC decoder can wait for ever when it has several threads: if they decode several frames, on damaged
-        # files (8.0, one wrong bit is enough); if they decode rows of one frame, even on whole files (7.1.0).
+        # FFmpeg's HEVC decoder can wait for ever if it has several threads: on damaged files if they decode several
+        # frames (8.0, one wrong bit is enough), and in 7.1.0 on whole files if they decode rows of one frame.
         stream.codec_context.thread_count = 1 if stream.codec_context.name == "hevc" else num_threads
         stream.codec_context.thread_type = "AUTO"
         yield container, stream

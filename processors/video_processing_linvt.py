@@ -18,8 +18,9 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
 
 from linvt.processors.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
+from linvt.processors.sampled_video import SampledVideo
 from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.video_reading import SampledVideo, read_video
+from linvt.processors.video_reading import read_video
 
 
 logger = logging.get_logger(__name__)
@@ -32,10 +33,12 @@ PADDING_SHOT = -1  # shot number of the frames that pad a video to the length of
 
 class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
     """
-    shot_detection (`str`, *optional*, defaults to `"uniform"`):
-        `"autoshot"` finds the shots of a file and spreads the frames over them; `"uniform"` spreads them over time.
+    shot_detection (`str`, *optional*, defaults to `"autoshot"`):
+        `"autoshot"` finds the shots of a file and spreads the frames over them, for which it decodes all of it;
+        `"uniform"` spreads them over time and decodes only what it needs. Videos that are given as frames are one
+        shot.
     autoshot_model (`str`, *optional*):
-        Hub id or folder of trained AutoShot weights, needed with `shot_detection="autoshot"`.
+        Hub id or folder of trained AutoShot weights. By default those that come with this package.
     on_progress (`Callable[[float], None]`, *optional*):
         Called with the fraction of a file that has been read.
     """
@@ -68,7 +71,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     image_std = [0.26862954, 0.26130258, 0.27577711]
     num_frames = 32
     fps = None
-    shot_detection = "uniform"
+    shot_detection = "autoshot"
     autoshot_model = None
     valid_kwargs = LinVTVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_milliseconds", "video_shot_ids"]
@@ -170,11 +173,6 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     def _shot_detector(self, options: dict):
         if options["shot_detection"] == "uniform":
             return None
-        if options["autoshot_model"] is None:
-            raise ValueError(
-                "shot_detection is 'autoshot', but autoshot_model is not set: give the Hub id or the folder of "
-                "trained AutoShot weights, or use shot_detection='uniform'."
-            )
         return load_shot_detector(options["autoshot_model"])
 
     def _normalize(self, frames: torch.Tensor, options: dict) -> torch.Tensor:
@@ -208,8 +206,6 @@ def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
     fps = fields.get("fps")
     if fps is not None and not fps > 0:
         raise ValueError(f"fps of video_metadata is {fps}, expected a number above 0.")
-    if options["shot_detection"] == "autoshot":
-        logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
     if fps is None:
         logger.warning_once(
             "A video was given as frames without video_metadata, so their times are unknown; they are taken as one "

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from linvt.processors.frame_selection import (
+    iter_shots,
     shot_frame_indices,
     shots_from_boundaries,
     spread_frames_over_shots,
@@ -159,6 +160,48 @@ def test_shots_hold_every_frame_once_for_every_pattern():
             assert starts == sorted({0, *published_starts(list(positive))})
 
 
+def joined(shots: list[tuple[int, int]], min_shot_frames: int) -> list[tuple[int, int]]:
+    """Short shots joined one by one, each with the next, until only the last may be short."""
+    shots = list(shots)
+    while len(shots) > 1:
+        short = [i for i, (start, end) in enumerate(shots) if end - start < min_shot_frames]
+        if not short:
+            break
+        i = min(short[0], len(shots) - 2)
+        shots[i : i + 2] = [(shots[i][0], shots[i + 1][1])]
+    return shots
+
+
+@pytest.mark.parametrize("min_shot_frames", [1, 2, 3, 5])
+def test_no_shot_is_shorter_than_the_minimum(min_shot_frames):
+    for total in range(1, 12):
+        for positive in itertools.product([False, True], repeat=total):
+            shots = shots_from_boundaries(list(positive), min_shot_frames=min_shot_frames)
+            assert shots == joined(shots_from_boundaries(list(positive)), min_shot_frames)
+            assert len(shots) == 1 or min(end - start for start, end in shots) >= min_shot_frames
+
+
+def test_pieces_give_the_same_shots_and_each_as_soon_as_the_next_has_ended():
+    positive = np.array([0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0], dtype=bool)
+    whole = shots_from_boundaries(positive)
+    for cut in range(1, 11):
+        assert list(iter_shots([positive[:cut], positive[cut:]])) == whole
+    num_seen = 0
+
+    def frames():
+        nonlocal num_seen
+        for value in positive:
+            num_seen += 1
+            yield np.array([value])
+
+    assert [(shot, num_seen) for shot in iter_shots(frames())] == [
+        ((0, 3), 9),
+        ((3, 8), 12),
+        ((8, 11), 12),
+        ((11, 12), 12),
+    ]
+
+
 def test_shots_known_values():
     assert shots_from_boundaries([0.1, 0.9, 0.0, 0.0]) == [(0, 2), (2, 4)]
     assert shots_from_boundaries([0.0, 0.9, 0.9, 0.9, 0.0]) == [(0, 4), (4, 5)]
@@ -180,3 +223,8 @@ def test_threshold_is_exclusive_and_defaults_to_autoshots():
 def test_shots_refuses(boundaries, message):
     with pytest.raises(ValueError, match=message):
         shots_from_boundaries(boundaries)
+
+
+def test_the_shortest_shot_has_a_frame():
+    with pytest.raises(ValueError, match="min_shot_frames is 0"):
+        shots_from_boundaries([0.1], min_shot_frames=0)

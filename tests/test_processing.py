@@ -236,12 +236,6 @@ def test_an_image_processor_without_a_fixed_size_needs_one(image_llm):
     assert LinVTProcessor.from_image_llm_processor(original).video_processor.size == {"height": 448, "width": 448}
 
 
-def test_autoshot_without_weights_is_an_error(make_linvt, video_file):
-    _, processor = make_linvt("llava")
-    with pytest.raises(ValueError, match="autoshot_model is not set"):
-        processor.video_processor(video_file(12), shot_detection="autoshot")
-
-
 def test_autoshot_weights_of_another_kind_are_an_error(make_linvt, video_file, tmp_path):
     """A network that is not loaded would be a random one, and random networks find shots too."""
     model, processor = make_linvt("llava")
@@ -257,13 +251,19 @@ def test_autoshot_weights_of_another_kind_are_an_error(make_linvt, video_file, t
         processor.video_processor(video_file(12), autoshot_model=str(tmp_path / "autoshot"), **options)
 
 
+def test_shots_are_found_unless_told_otherwise(image_llm):
+    _, original = image_llm("llava")
+    video_processor = LinVTProcessor.from_image_llm_processor(original).video_processor
+    assert video_processor.shot_detection == "autoshot" and video_processor.autoshot_model is None
+
+
 def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, video_file, tmp_path, monkeypatch):
     def a_cut_after_two_frames(network, frames):
-        return torch.arange(sum(1 for _ in frames)) == 1
+        yield torch.arange(sum(1 for _ in frames)) == 1
 
     _, processor = make_linvt("llava")
     AutoShotModel(AutoShotConfig()).save_pretrained(tmp_path / "autoshot")
-    monkeypatch.setattr(AutoShotModel, "shot_probabilities", a_cut_after_two_frames)
+    monkeypatch.setattr(AutoShotModel, "iter_shot_probabilities", a_cut_after_two_frames)
     options = {"shot_detection": "autoshot", "autoshot_model": str(tmp_path / "autoshot")}
     video = processor.video_processor(video_file(12, fps=10), num_frames=3, return_tensors="pt", **options)
     assert video["video_shot_ids"].tolist() == [[0, 1, 1]]

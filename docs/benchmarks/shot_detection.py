@@ -18,6 +18,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def main() -> int:
         video = read_video(path, num_frames=1, detect_shots=detect_shots)
         return [(start, end - 1) for start, end in video.shots_frames]
 
-    def pyscenedetect(detector_class: type) -> list[Scene]:
+    def pyscenedetect(detector_class: type) -> Callable[[Path], list[Scene]]:
         def find(path: Path) -> list[Scene]:
             scenes = detect(str(path), detector_class(), start_in_scene=True)
             return [(start.frame_num, end.frame_num - 1) for start, end in scenes]

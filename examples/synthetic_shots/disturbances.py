@@ -6,7 +6,8 @@ import torch
 
 def disturb(rng: np.random.Generator, frames: torch.Tensor, transitions: list[tuple[int, int]]) -> torch.Tensor:
     """
-    Adds flashes, repeated frames, dark bars, captions and noise to float32 pictures `(frames, 3, height, width)`.
+    Adds flashes, changes of light, repeated frames, dark bars, captions and noise to float32 pictures of shape
+    `(frames, 3, height, width)`.
 
     Args:
         transitions (`list[tuple[int, int]]`): First and last frame of each, the first of the new shot at a cut.
@@ -20,6 +21,11 @@ def disturb(rng: np.random.Generator, frames: torch.Tensor, transitions: list[tu
         if not near_change[flash].any():
             level = rng.choice([1.0, 1.0, 0.0, rng.random()])
             frames[flash] = torch.lerp(frames[flash], torch.full_like(frames[flash], level), rng.uniform(0.4, 1))
+    if rng.random() < 0.25:  # the light changes, or the exposure
+        change = torch.sigmoid((torch.arange(len(frames)) - int(rng.integers(len(frames)))) / rng.uniform(2, 20))
+        strength = rng.uniform(-0.6, 0.8) + rng.normal(0, rng.choice([0.0, 0.15]), (3, 1, 1))
+        gain = 1 + change[:, None, None, None] * torch.tensor(strength, dtype=torch.float32)
+        frames = (frames * gain).clamp(0, 1)
     if rng.random() < 0.15:  # animation, or a lower frame rate: each frame several times
         frames = frames[_order_with_repeats(len(frames), transitions)]
     height, width = frames.shape[2:]

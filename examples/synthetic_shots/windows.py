@@ -50,9 +50,16 @@ class Windows(Dataset):
 
 
 def labels(film: Film) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each frame: is it the middle of a transition (the last old one of a cut), and is it in one at all."""
+    """
+    For each frame: is it the middle of a transition (the last old one of a cut), and is it in one at all.
+
+    Nobody can tell the middle of a dissolve to the frame, so the quarter around it is positive; the published labels
+    have one frame. Neighbours that are found are one change of shot either way.
+    """
     one_hot, many_hot = torch.zeros(2, len(film.frames))
     for _, first, last in film.transitions:
-        one_hot[first - 1 + (last - first + 2) // 2] = 1
+        num_frames = last - first + 1
+        middle, around = first - 1 + (num_frames + 1) // 2, num_frames // 8
+        one_hot[middle - around : middle + around + 1] = 1
         many_hot[first - 1 : last + 1] = 1
     return one_hot, many_hot
