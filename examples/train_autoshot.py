@@ -29,6 +29,7 @@ class Options:
     videos: Path  # folder of videos to learn from
     held_out: Path  # folder of videos to choose the threshold on, not learned from
     output: Path  # folder for the trained weights and, in OUTPUT/checkpoints, for what training needs to go on
+    start: str | None = None  # weights to start from, Hub id or folder; by default random ones
     steps: int = 2000
     windows_per_step: int = 4
     learning_rate: float = 1e-3
@@ -48,7 +49,7 @@ class AutoShotTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(inputs["frames"])
         # Few frames are positive; of a dissolve only one in many.
-        rare = torch.tensor(4.0, device=outputs.one_hot_logits.device)
+        rare = torch.tensor(2.0, device=outputs.one_hot_logits.device)
         loss = F.binary_cross_entropy_with_logits(outputs.one_hot_logits, inputs["one_hot"], pos_weight=rare)
         loss = loss + 0.2 * F.binary_cross_entropy_with_logits(outputs.many_hot_logits, inputs["many_hot"])
         return (loss, outputs) if return_outputs else loss
@@ -56,13 +57,14 @@ class AutoShotTrainer(Trainer):
     def evaluate(self, *args, metric_key_prefix: str = "eval", **kwargs) -> dict[str, float]:
         model = self.model.eval()
         probabilities = [model.shot_probabilities(film.frames).cpu() for film in self.films]
-        threshold, counts = max(
-            ((t, count_films(self.films, probabilities, t)) for t in np.arange(0.02, 0.96, 0.02).round(2)),
-            key=lambda found: found[1].f1,
-        )
+        found = {t: count_films(self.films, probabilities, t) for t in np.arange(0.02, 0.99, 0.02).round(2)}
+        # Few films leave many thresholds equally good; the one in their middle is the safest elsewhere.
+        best = [t for t, counts in found.items() if counts.f1 == max(c.f1 for c in found.values())]
+        threshold = best[len(best) // 2]
+        counts = found[threshold]
         model.config.threshold = float(threshold)
-        found = {"threshold": threshold, "f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
-        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in found.items()}
+        figures = {"threshold": threshold, "f1": counts.f1, "precision": counts.precision, "recall": counts.recall}
+        metrics = {f"{metric_key_prefix}_{name}": float(value) for name, value in figures.items()}
         self.log(metrics)
         return metrics
 
@@ -83,6 +85,8 @@ def main() -> None:
     (options,) = HfArgumentParser(Options).parse_args_into_dataclasses()
     torch.manual_seed(options.seed)
     model = AutoShotModel(AutoShotConfig())
+    if options.start is not None:
+        model = AutoShotModel.from_pretrained(options.start, dtype=torch.float32)
     checkpoints = options.output / "checkpoints"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),

@@ -188,23 +188,22 @@ def iter_shots(
         `ValueError`: if a piece holds NaN, or `min_shot_frames` is below 1.
     """
     _check_at_least_one("min_shot_frames", min_shot_frames)
-    before = None  # the last shot that ended, which may have to take in a short rest of the video
+    before = None  # a shot that has ended, but may have to take in a short rest of the video
     start = number = 0
     was_positive = False
     for piece in boundaries:
-        if (piece != piece).any():
+        piece = torch.as_tensor(piece).double()
+        if piece.isnan().any():
             raise ValueError("boundaries holds NaN, expected probabilities or booleans.")
         for is_positive in (piece > threshold).tolist():
             if was_positive and not is_positive and number - start >= min_shot_frames:
-                if before is not None:
-                    yield before
                 before, start = (start, number), number
             was_positive = is_positive
             number += 1
-    if before is None or number - start < min_shot_frames:
-        yield (start if before is None else before[0]), number
-    else:
-        yield from (before, (start, number))
+            if before is not None and number - start >= min_shot_frames:
+                yield before
+                before = None
+    yield (start if before is None else before[0]), number
 
 
 def _check_at_least_one(name: str, value: int) -> None:

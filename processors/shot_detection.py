@@ -17,6 +17,8 @@ from linvt.processors.modeling_autoshot import AutoShotModel
 # Trained by examples/train_autoshot.py; the README in the folder says on what.
 AUTOSHOT_WEIGHTS = Path(__file__).parent / "autoshot_weights"
 
+_IMPORTED_IN = os.getpid()
+
 
 @lru_cache(maxsize=1)
 def load_shot_detector(
@@ -24,6 +26,7 @@ def load_shot_detector(
 ) -> Callable[[Iterator[np.ndarray]], Iterator[tuple[int, int]]]:
     """
     Loads the weights; those of the last call are kept, so a data set of videos does not load them once per video.
+    (After new weights were saved under the same name: `load_shot_detector.cache_clear()`.)
 
     Args:
         name_or_path (`str` or `os.PathLike`, *optional*): Hub id or folder of trained AutoShot weights. By default
@@ -47,6 +50,8 @@ def load_shot_detector(
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 
     def detect_shots(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
+        if os.getpid() != _IMPORTED_IN:
+            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and waiting for them never ends
         probabilities = network.iter_shot_probabilities(frames)
         return iter_shots(probabilities, network.config.threshold, network.config.min_shot_frames)
 

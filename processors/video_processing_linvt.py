@@ -140,6 +140,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if len(metadata) != len(videos):
             raise ValueError(f"{len(videos)} videos came with {len(metadata)} video_metadata; give one for each.")
 
+        if kwargs.get("shot_detection") == "autoshot" and not all(map(_is_file, videos)):
+            logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
         sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
         max_frames = max(len(video.frames) for video in sampled)
         data = {
@@ -159,7 +161,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             [size["height"], size["width"]], interpolation=_interpolation(options["resample"]), antialias=True
         )
         transform = resize if options["do_resize"] else None
-        if isinstance(video, (str, os.PathLike, bytes)) or callable(getattr(video, "read", None)):
+        if _is_file(video):
             return read_video(
                 video,
                 num_frames=options["num_frames"] if options["do_sample_frames"] else None,
@@ -182,6 +184,10 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if options["do_normalize"]:
             frames = tvf.normalize(frames, options["image_mean"], options["image_std"])
         return frames
+
+
+def _is_file(video) -> bool:
+    return isinstance(video, (str, os.PathLike, bytes)) or callable(getattr(video, "read", None))
 
 
 def flatten_videos(videos) -> list:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from linvt.processors.frame_selection import (
     iter_shots,
@@ -181,7 +182,7 @@ def test_no_shot_is_shorter_than_the_minimum(min_shot_frames):
             assert len(shots) == 1 or min(end - start for start, end in shots) >= min_shot_frames
 
 
-def test_pieces_give_the_same_shots_and_each_as_soon_as_the_next_has_ended():
+def test_pieces_give_the_same_shots_and_each_as_soon_as_it_is_sure():
     positive = np.array([0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0], dtype=bool)
     whole = shots_from_boundaries(positive)
     for cut in range(1, 11):
@@ -192,14 +193,21 @@ def test_pieces_give_the_same_shots_and_each_as_soon_as_the_next_has_ended():
         nonlocal num_seen
         for value in positive:
             num_seen += 1
-            yield np.array([value])
+            yield torch.tensor([value])
 
-    assert [(shot, num_seen) for shot in iter_shots(frames())] == [
-        ((0, 3), 9),
-        ((3, 8), 12),
-        ((8, 11), 12),
-        ((11, 12), 12),
-    ]
+    def seen_at(min_shot_frames):
+        nonlocal num_seen
+        num_seen = 0
+        return [(shot, num_seen) for shot in iter_shots(frames(), min_shot_frames=min_shot_frames)]
+
+    assert seen_at(1) == [((0, 3), 4), ((3, 8), 9), ((8, 11), 12), ((11, 12), 12)]
+    # Until the next shot is long enough, it might be the end of the video and part of this one.
+    assert seen_at(3) == [((0, 3), 6), ((3, 8), 11), ((8, 12), 12)]
+
+
+def test_tensors_and_arrays_are_compared_alike():
+    values = torch.tensor([0.0, 0.296, 0.0])  # above 0.296 once it is a double
+    assert list(iter_shots([values])) == shots_from_boundaries(values.numpy()) == [(0, 2), (2, 3)]
 
 
 def test_shots_known_values():

@@ -257,6 +257,30 @@ def test_shots_are_found_unless_told_otherwise(image_llm):
     assert video_processor.shot_detection == "autoshot" and video_processor.autoshot_model is None
 
 
+def test_the_shortest_shot_is_that_of_the_configuration(make_linvt, video_file, tmp_path, monkeypatch):
+    def a_cut_after_every_two_frames(network, frames):
+        yield torch.arange(sum(1 for _ in frames)) % 2 == 1
+
+    monkeypatch.setattr(AutoShotModel, "iter_shot_probabilities", a_cut_after_every_two_frames)
+    _, processor = make_linvt("llava")
+    for min_shot_frames, num_shots in ((1, 6), (3, 3)):
+        folder = tmp_path / str(min_shot_frames)
+        AutoShotModel(AutoShotConfig(min_shot_frames=min_shot_frames)).save_pretrained(folder)
+        options = {"shot_detection": "autoshot", "autoshot_model": str(folder), "num_frames": 12}
+        shots = processor.video_processor(video_file(12), **options)["video_shot_ids"]
+        assert shots.unique().tolist() == list(range(num_shots))
+
+
+def test_shots_of_a_video_given_as_frames_are_not_asked_for_in_vain(make_linvt, caplog):
+    _, processor = make_linvt("llava")
+    frames = random_video(4)
+    metadata = {"fps": 2.0, "total_num_frames": 4}
+    processor.video_processor(frames, video_metadata=metadata)
+    assert "one shot" not in caplog.text
+    processor.video_processor(frames, video_metadata=metadata, shot_detection="autoshot")
+    assert "a video given as frames is one shot" in caplog.text
+
+
 def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, video_file, tmp_path, monkeypatch):
     def a_cut_after_two_frames(network, frames):
         yield torch.arange(sum(1 for _ in frames)) == 1

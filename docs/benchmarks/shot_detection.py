@@ -1,10 +1,10 @@
 """AutoShot against the detectors of PySceneDetect, on films with known transitions, all in one run.
 
-The films are cut together from the videos of a folder, none of which the weights may have been trained on, and
-encoded as H.264; annotated videos can be added. A transition counts as found by the rule of
+The films are cut together from the videos of a folder, none of which the weights may have been trained on or their
+threshold chosen with, and encoded as H.264; annotated videos can be added. A transition counts as found by the rule of
 `linvt.processors.shot_evaluation`. F1 of cuts and of gradual transitions each take all false alarms as theirs. Frames
-per second include decoding; the detectors take turns, file by file. Exit code 1 if AutoShot's F1 is below that of the
-better other detector, or if it misses a cut that this one finds.
+per second include decoding; the detectors take turns, file by file. Exit code 1 unless AutoShot's F1 is above that of
+the better other detector and it misses no cut that this one finds.
 
     pip install scenedetect opencv-python-headless
     python docs/benchmarks/shot_detection.py --videos my_videos [--annotated montage.json ...]

@@ -21,9 +21,9 @@ def disturb(rng: np.random.Generator, frames: torch.Tensor, transitions: list[tu
         if not near_change[flash].any():
             level = rng.choice([1.0, 1.0, 0.0, rng.random()])
             frames[flash] = torch.lerp(frames[flash], torch.full_like(frames[flash], level), rng.uniform(0.4, 1))
-    if rng.random() < 0.25:  # the light changes, or the exposure
-        change = torch.sigmoid((torch.arange(len(frames)) - int(rng.integers(len(frames)))) / rng.uniform(2, 20))
-        strength = rng.uniform(-0.6, 0.8) + rng.normal(0, rng.choice([0.0, 0.15]), (3, 1, 1))
+    if rng.random() < 0.35:  # the light changes, or the exposure
+        change = torch.sigmoid((torch.arange(len(frames)) - int(rng.integers(len(frames)))) / rng.uniform(2, 25))
+        strength = rng.uniform(-0.95, 0.8) + rng.normal(0, rng.choice([0.0, 0.15]), (3, 1, 1))
         gain = 1 + change[:, None, None, None] * torch.tensor(strength, dtype=torch.float32)
         frames = (frames * gain).clamp(0, 1)
     if rng.random() < 0.15:  # animation, or a lower frame rate: each frame several times

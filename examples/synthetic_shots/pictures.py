@@ -14,9 +14,14 @@ import torch.nn.functional as F
 from linvt.processors.video_reading import read_video
 
 
-def invented_scene(rng: np.random.Generator, num_frames: int, height: int, width: int) -> torch.Tensor:
-    """A textured background under a moving camera, with up to six textured things that move in front of it."""
-    background = texture(rng)[None].expand(num_frames, -1, -1, -1)
+def invented_scene(
+    rng: np.random.Generator, num_frames: int, height: int, width: int, look: np.random.Generator | None = None
+) -> torch.Tensor:
+    """
+    A textured background under a moving camera, with up to six textured things that move in front of it. Scenes with
+    the same state of `look` have the same background, seen from elsewhere and with other things in it.
+    """
+    background = texture(rng if look is None else look)[None].expand(num_frames, -1, -1, -1)
     camera = camera_path(rng, num_frames, fastest=0.05 if rng.random() < 0.15 else 0.01)
     frames = F.grid_sample(
         background,
@@ -84,11 +89,12 @@ def camera_path(rng: np.random.Generator, num_frames: int, fastest: float, wides
 
 class Footage:
     """
-    Videos of a folder, held small and split where neighbours differ so much that there may be a cut.
+    Videos split where neighbours differ so much that there may be a cut. A dissolve is not seen: give videos without.
 
     Args:
         files (`Sequence[Path]`): Videos that `linvt.processors.video_reading.read_video` reads.
-        height (`int`), width (`int`): Pixels that are kept of each frame.
+        height (`int`), width (`int`): Pixels that are kept of each frame, three bytes for each: 1.4 GB for an hour of
+            25 frames per second at 54 x 96.
     """
 
     def __init__(self, files: Sequence[Path], height: int, width: int):
@@ -102,13 +108,37 @@ class Footage:
         self.shares /= self.shares.sum()
 
     def as_filmed(self, rng: np.random.Generator, num_frames: int) -> torch.Tensor:
-        """Frames of one run as they follow each other, back and forth if the run is too short."""
-        run = self.runs[rng.choice(len(self.runs), p=self.shares)]
-        return run[_back_and_forth(len(run), rng.integers(len(run)) + np.arange(num_frames))].float() / 255
+        """
+        Frames of one run as they follow each other, of `(frames, 3, height, width)`; fewer if there is none so long.
+        """
+        lengths = np.array([len(run) for run in self.runs])
+        num_frames = min(num_frames, lengths.max())
+        shares = np.where(lengths >= num_frames, self.shares, 0)
+        run = self.runs[rng.choice(len(self.runs), p=shares / shares.sum())]
+        start = rng.integers(len(run) - num_frames + 1)
+        return run[start : start + num_frames].float() / 255
 
-    def varied(self, rng: np.random.Generator, num_frames: int, height: int, width: int) -> torch.Tensor:
-        """The same at another speed, direction, crop and colour, seen by a camera that may move."""
-        run = self.runs[rng.choice(len(self.runs), p=self.shares)]
+    def varied(
+        self,
+        rng: np.random.Generator,
+        num_frames: int,
+        height: int,
+        width: int,
+        look: np.random.Generator | None = None,
+    ) -> torch.Tensor:
+        """
+        Frames of one run at another speed, direction, crop and colour, back and forth if the run is too short, seen by
+        a camera that may move. Those with the same state of `look` are of the same run and have the same colours.
+        """
+        look = rng if look is None else look
+        run = self.runs[look.choice(len(self.runs), p=self.shares)]
+        mix = np.eye(3) + look.normal(0, look.choice([0.0, 0.15]), (3, 3))
+        if look.random() < 0.15:
+            mix = np.full((3, 3), 1 / 3)
+        gamma, gain = (
+            look.uniform(0.6, 1.6),
+            look.choice([look.uniform(0.6, 1.2), look.uniform(0.1, 0.6)], p=[0.8, 0.2]),
+        )
         speed = rng.choice([0.25, 0.5, 1, 1, 1, 1, 2, 3]) * rng.choice([-1, 1])
         order = np.floor(rng.integers(len(run)) + speed * np.arange(num_frames)).astype(int)
         frames = run[_back_and_forth(len(run), order)].float() / 255
@@ -120,15 +150,14 @@ class Footage:
             padding_mode="reflection",
             align_corners=False,
         )
-        if rng.random() < 0.15:
-            frames = frames.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-        mix = torch.tensor(np.eye(3) + rng.normal(0, rng.choice([0.0, 0.15]), (3, 3)), dtype=torch.float32)
-        frames = torch.einsum("tchw,dc->tdhw", frames, mix).clamp(0, 1)
-        return (frames ** rng.uniform(0.6, 1.6) * rng.uniform(0.6, 1.2)).clamp(0, 1)
+        frames = torch.einsum("tchw,dc->tdhw", frames, torch.tensor(mix, dtype=torch.float32)).clamp(0, 1)
+        return (frames**gamma * gain).clamp(0, 1)
 
 
 def split_at_jumps(frames: torch.Tensor) -> list[torch.Tensor]:
     """Runs of uint8 frames in which no step is large beside the steps around it."""
+    if len(frames) < 2:
+        return [frames]
     steps = (frames[1:].float() - frames[:-1].float()).abs().mean(dim=(1, 2, 3))
     around = F.pad(steps[None, None], (8, 8), mode="replicate")[0, 0].unfold(0, 17, 1).median(dim=1).values
     jumps = torch.nonzero(steps > 10 + 3 * around).flatten() + 1

@@ -9,7 +9,7 @@ from synthetic_shots.disturbances import disturb
 
 
 Pictures = Callable[[np.random.Generator, int], torch.Tensor]
-"""Makes float32 pictures in 0..1, `(frames, 3, height, width)`, from a random generator and a number of frames."""
+"""Makes float32 pictures in 0..1, `(frames, 3, height, width)`, from a random generator and the most frames wanted."""
 
 KINDS = ("cut", "dissolve", "fade", "wipe")
 # A cut between pictures that differ less than this, in levels of 0..1, is not one that anybody sees.
@@ -65,6 +65,7 @@ def make_film(
             if (before[-1] - after[0]).abs().mean() >= SMALLEST_CHANGE:
                 break
             after = pictures(rng, len(after))
+        during = min(during, len(after) // 2)  # there may be fewer pictures than asked for
         # The old shot goes on under the transition while the new one begins; a short one stands still.
         num_shown = len(before) - during
         if num_shown < shot_frames[0]:

@@ -26,17 +26,22 @@ class Windows(Dataset):
     def __len__(self) -> int:
         return self.num_windows
 
-    def pictures(self, rng: np.random.Generator, num_frames: int) -> torch.Tensor:
-        size = self.config.frame_height, self.config.frame_width
-        if rng.random() < self.footage_share:
-            return self.footage.varied(rng, num_frames, *size)
-        return invented_scene(rng, num_frames, *size)
-
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, index])
         length = self.config.window_frames
         num_shots = int(rng.integers(1, 11))
-        film = make_film(rng, self.pictures, num_shots, (max(5, 40 // num_shots), 160 // num_shots))
+        size = self.config.frame_height, self.config.frame_width
+        # In some films all shots are of one place, so that only the view tells them apart.
+        one_look = int(rng.integers(2**31)) if rng.random() < 0.35 else None
+
+        def pictures(rng: np.random.Generator, num_frames: int) -> torch.Tensor:
+            look = None if one_look is None else np.random.default_rng(one_look)
+            of_footage = (rng if look is None else look).random() < self.footage_share
+            if of_footage:
+                return self.footage.varied(rng, num_frames, *size, look)
+            return invented_scene(rng, num_frames, *size, look)
+
+        film = make_film(rng, pictures, num_shots, (max(5, 40 // num_shots), 160 // num_shots))
         one_hot, many_hot = labels(film)
         # Copies stand in for what is outside of a video, as when shots are found.
         start = rng.integers(-30, max(len(film.frames) - length, 0) + 31)
