@@ -7,8 +7,8 @@ from av.video.frame import VideoFrame
 from linvt.processors.frame_selection import uniform_frame_indices
 
 
-# 740 frames of 640 x 360, 86 of 1920 x 1080. A video that needs more is visited a second time for what was picked.
-HELD_BYTES = 256 * 2**20
+# About 580 frames of 640 x 360, 64 of 1920 x 1080. A video that needs more is visited again for what was picked.
+HELD_BYTES = 192 * 2**20
 
 
 class HeldFrames:
@@ -21,7 +21,7 @@ class HeldFrames:
     Args:
         num_frames (`int`, *optional*):
             Number of frames that will be picked; `None` if it depends on the length of the video.
-        max_bytes (`int`, *optional*, defaults to 256 MiB):
+        max_bytes (`int`, *optional*, defaults to 192 MiB):
             Memory for the decoded pictures.
     """
 

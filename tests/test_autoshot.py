@@ -421,6 +421,7 @@ def test_forward_refuses_frames_and_training_mode_refuses_probabilities(tiny, ti
         ({"similarity_channels": 0}, "similarity_channels is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"batch_norm_eps": 0.0}, "batch_norm_eps is 0.0"),
+        ({"min_shot_frames": 0}, "min_shot_frames is 0"),
     ],
 )
 def test_configurations_that_cannot_work_are_refused(fields, message):

@@ -89,7 +89,7 @@ def read_annotation(path: Path) -> tuple[Path, list[Scene]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=Path, required=True, help="folder of videos that were not used in training")
+    parser.add_argument("--videos", type=Path, help="folder of videos that were not used in training")
     parser.add_argument("--annotated", type=Path, nargs="*", default=[], help="JSON files with shots of real videos")
     parser.add_argument("--autoshot", help="Hub id or folder of weights (default: those of the package)")
     parser.add_argument("--films", type=int, default=10)
@@ -117,7 +117,9 @@ def main() -> int:
     }
     scores = {name: Score() for name in detectors}
     with tempfile.TemporaryDirectory() as folder:
-        films = write_films(options.videos, Path(folder), options.films, options.seed)
+        films = {}
+        if options.videos is not None:
+            films = write_films(options.videos, Path(folder), options.films, options.seed)
         films |= dict(read_annotation(path) for path in options.annotated)
         num_frames = sum(scenes[-1][1] + 1 for scenes in films.values())
         for path, scenes in tqdm(films.items(), desc="detecting", leave=False):
