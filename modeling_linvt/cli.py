@@ -7,6 +7,7 @@ else.
 import argparse
 import io
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -47,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"linvt {options.command}: interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result))
+    try:
+        print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result), flush=True)
+    except BrokenPipeError:  # whoever reads, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -179,3 +179,12 @@ def test_as_a_program(tmp_path):
     program = [sys.executable, "-m", "linvt.cli", "ask", str(tmp_path / "nothing.mp4"), "What?"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_reading_is_no_error(video_file):
+    """As in `linvt shots VIDEO | head -1`."""
+    program = [sys.executable, "-m", "linvt.cli", "shots", str(video_file(12))]
+    running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running.stdout.close()
+    errors = running.stderr.read()
+    assert running.wait() == 0 and "Error" not in errors
