@@ -48,7 +48,7 @@ class AutoShotTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(inputs["frames"])
-        # Few frames are positive; of a dissolve only one in many.
+        # Few frames are positive.
         rare = torch.tensor(2.0, device=outputs.one_hot_logits.device)
         loss = F.binary_cross_entropy_with_logits(outputs.one_hot_logits, inputs["one_hot"], pos_weight=rare)
         loss = loss + 0.2 * F.binary_cross_entropy_with_logits(outputs.many_hot_logits, inputs["many_hot"])
@@ -59,7 +59,8 @@ class AutoShotTrainer(Trainer):
         probabilities = [model.shot_probabilities(film.frames).cpu() for film in self.films]
         found = {t: count_films(self.films, probabilities, t) for t in np.arange(0.02, 0.99, 0.02).round(2)}
         # Few films leave many thresholds equally good; the one in their middle is the safest elsewhere.
-        best = [t for t, counts in found.items() if counts.f1 == max(c.f1 for c in found.values())]
+        best_f1 = max(counts.f1 for counts in found.values())
+        best = [t for t, counts in found.items() if counts.f1 == best_f1]
         threshold = best[len(best) // 2]
         counts = found[threshold]
         model.config.threshold = float(threshold)
