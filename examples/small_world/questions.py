@@ -1,0 +1,151 @@
+"""Questions about scenes of the small world, with their answers.
+
+Answers are balanced as far as scenes allow, so that who does not look stays near chance (docs/results.md has how near).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from small_world.phrasings import ask
+from small_world.scenes import COLOURS, KINDS, Shape, Shot, Video
+
+
+NUMBERS = ("zero", "one", "two")
+
+
+@dataclass(frozen=True)
+class Question:
+    about: str  # one of IMAGE_QUESTIONS, PAIR_QUESTIONS or VIDEO_QUESTIONS
+    text: str
+    answer: str
+
+
+IMAGE_QUESTIONS = ("attribute", "existence", "count", "position", "caption")
+PAIR_QUESTIONS = ("attribute", "order", "motion", "change")
+VIDEO_QUESTIONS = ("attribute", "existence", "count", "position", "motion", "order", "needle", "change", "caption")
+
+
+def image_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Question]:
+    """At most one question of each of `IMAGE_QUESTIONS` about a still picture."""
+    shapes = list(shot.shapes)
+    caption = " and ".join(f"a {shape.name} at the {shape.corner}" for shape in sorted(shapes, key=_reading_order))
+    return [
+        *_attribute(shapes, split, rng),
+        *_existence(shapes, split, rng),
+        *_count(shapes, split, rng),
+        *_position(shapes, split, rng),
+        Question("caption", ask("caption", split, rng), caption),
+    ]
+
+
+def pair_questions(first: Shot, second: Shot, split: str, rng: np.random.Generator) -> list[Question]:
+    """Questions about two pictures, one after the other, of different scenes."""
+    return [*_attribute([*first.shapes, *second.shapes], split, rng), *_order(first.shapes, second.shapes, split, rng)]
+
+
+def moment_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Question]:
+    """Questions about two pictures of one shot, from its beginning and its end."""
+    return [*_motion(list(shot.shapes), split, rng), *_change(list(shot.shapes), split, rng)]
+
+
+def video_questions(video: Video, split: str, rng: np.random.Generator) -> list[Question]:
+    """
+    At most one question of each of `VIDEO_QUESTIONS`. "needle" is what "attribute" is, about the shape of the short
+    shot of a long video. Motion and change are asked of shots that last an eighth of the video at least.
+    """
+    shapes = video.shapes
+    needles = [shape for shot in video.shots if shot.is_short for shape in shot.shapes]
+    seen_well = [shape for shot in video.shots if shot.seconds >= video.seconds / 8 for shape in shot.shapes]
+    still = [shape for shape in shapes if shape.direction is None]
+    questions = [
+        *_attribute(shapes, split, rng, among=[shape for shape in shapes if shape not in needles]),
+        *_existence(shapes, split, rng),
+        *_count(shapes, split, rng),
+        *_position(still, split, rng),
+        *_motion(seen_well, split, rng),
+        *(Question("needle", q.text, q.answer) for q in _attribute(shapes, split, rng, among=needles)),
+        *_change(seen_well, split, rng),
+    ]
+    if len(video.shots) > 1:
+        one, other = sorted(rng.choice(len(video.shots), 2, replace=False))
+        questions += _order(video.shots[one].shapes, video.shots[other].shapes, split, rng)
+    caption = " , then ".join(" and ".join(f"a {shape.name}" for shape in shot.shapes) for shot in video.shots)
+    return [*questions, Question("caption", ask("caption", split, rng), caption)]
+
+
+def _reading_order(shape: Shape) -> tuple[bool, float]:
+    return shape.start[1] >= 0.5, shape.start[0]
+
+
+def _pick(items: list, rng: np.random.Generator):
+    return items[int(rng.integers(len(items)))]
+
+
+def _attribute(shapes: list[Shape], split: str, rng: np.random.Generator, among: list[Shape] | None = None):
+    """The colour of the only shape of a kind, or the kind of the only one of a colour."""
+    kinds, colours = Counter(shape.kind for shape in shapes), Counter(shape.colour for shape in shapes)
+    # What changes colour has no one colour, and may take one that another shape should have alone.
+    colours.update(shape.later_colour for shape in shapes)
+    among = shapes if among is None else among
+    possible = [("colour", shape) for shape in among if kinds[shape.kind] == 1 and shape.later_colour is None]
+    possible += [("kind", shape) for shape in among if colours[shape.colour] == 1]
+    if not possible:
+        return []
+    about, shape = _pick(possible, rng)
+    answer = shape.colour if about == "colour" else shape.kind
+    return [Question("attribute", ask(about, split, rng, kind=shape.kind, colour=shape.colour), answer)]
+
+
+def _existence(shapes: list[Shape], split: str, rng: np.random.Generator):
+    """Of a shape that is there, or of one that is not though its colour and its kind are."""
+    names = {shape.name for shape in shapes} | {f"{shape.later_colour} {shape.kind}" for shape in shapes}
+    crossed = [
+        f"{colour} {kind}"
+        for colour in sorted({shape.colour for shape in shapes})
+        for kind in sorted({shape.kind for shape in shapes})
+        if f"{colour} {kind}" not in names
+    ]
+    if not crossed:  # all of one colour or of one kind
+        crossed = [f"{c} {k}" for c in COLOURS for k in KINDS if f"{c} {k}" not in names]
+    is_there = bool(rng.random() < 0.5)
+    name = _pick([shape.name for shape in shapes] if is_there else crossed, rng)
+    return [Question("existence", ask("existence", split, rng, name=name), "yes" if is_there else "no")]
+
+
+def _count(shapes: list[Shape], split: str, rng: np.random.Generator):
+    counts = Counter(shape.kind for shape in shapes)
+    wanted = int(rng.integers(len(NUMBERS)))
+    kinds = [kind for kind in KINDS if counts[kind] == wanted]
+    if not kinds:
+        return []
+    return [Question("count", ask("count", split, rng, kind=_pick(kinds, rng)), NUMBERS[wanted])]
+
+
+def _position(shapes: list[Shape], split: str, rng: np.random.Generator):
+    if not shapes:
+        return []
+    shape = _pick(shapes, rng)
+    return [Question("position", ask("position", split, rng, name=shape.name), shape.corner)]
+
+
+def _motion(shapes: list[Shape], split: str, rng: np.random.Generator):
+    moving = [shape for shape in shapes if shape.direction is not None]
+    if not moving:
+        return []
+    shape = _pick(moving, rng)
+    return [Question("motion", ask("motion", split, rng, name=shape.name), f"to the {shape.direction}")]
+
+
+def _change(shapes: list[Shape], split: str, rng: np.random.Generator):
+    changing = [shape for shape in shapes if shape.later_colour is not None]
+    if not changing:
+        return []
+    shape = _pick(changing, rng)
+    return [Question("change", ask("change", split, rng, name=shape.name), shape.later_colour)]
+
+
+def _order(earlier: tuple[Shape, ...], later: tuple[Shape, ...], split: str, rng: np.random.Generator):
+    first, second = _pick(list(earlier), rng).name, _pick(list(later), rng).name
+    one, other = (first, second) if rng.random() < 0.5 else (second, first)
+    return [Question("order", ask("order", split, rng, one=one, other=other), f"the {first}")]

@@ -1,0 +1,147 @@
+"""
+Trains the small image-LLM of the small world from random weights, on pictures only.
+
+    python examples/train_small_image_llm.py --output_dir small-image-llm
+
+One picture with several questions, or two pictures with one (which comes first, where a shape has moved). Stop it
+whenever you like: the same command goes on from the last checkpoint. At the end OUTPUT_DIR is a folder for
+`AutoModelForImageTextToText` and `linvt wrap`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from small_world.drawing import draw_shot
+from small_world.encoding import IGNORED, encode_chat
+from small_world.questions import IMAGE_QUESTIONS, image_questions, moment_questions, pair_questions
+from small_world.scenes import SPLITS, make_picture, make_video
+from small_world.small_image_llm import PIXELS, small_llava, small_processor
+from torch.utils.data import Dataset
+from transformers import HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+
+@dataclass
+class Options:
+    output_dir: str
+    steps: int = 8000
+    pictures: int = 200_000  # different scenes in training
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3
+    evaluate_every: int = 1000  # steps; a checkpoint is written as often
+    seed: int = 0
+
+
+class Pictures(Dataset):
+    """Conversations about still pictures; every fourth is about two of them."""
+
+    turns = 3
+
+    def __init__(self, split: str, length: int, processor, one_question_about: str | None = None):
+        self.split, self.length, self.processor = split, length, processor
+        self.one_question_about = one_question_about
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict:
+        rng = np.random.default_rng([7, SPLITS.index(self.split), number])
+        if self.one_question_about is None and number % 4 == 3:
+            shots, moments, questions = self._pair(number, rng)
+        else:
+            shots, moments = [make_picture(self.split, number)], [0.0]
+            questions = image_questions(shots[0], self.split, rng)
+        if self.one_question_about is not None:
+            questions = [question for question in questions if question.about == self.one_question_about]
+        questions = [questions[i] for i in rng.permutation(len(questions))[: self.turns]]
+        ids, labels = encode_chat(self.processor.tokenizer, [16] * len(shots), questions)
+        pictures = [draw_shot(shot, moment, PIXELS) for shot, moment in zip(shots, moments, strict=True)]
+        return {"input_ids": ids, "labels": labels, "pictures": pictures}
+
+    def _pair(self, number: int, rng: np.random.Generator):
+        """Two pictures that can be asked about together."""
+        while True:
+            if rng.random() < 0.4:
+                shots = [make_picture(self.split, int(n)) for n in rng.integers(self.length, size=2)]
+                moments, questions = [0.0, 0.0], pair_questions(*shots, self.split, rng)
+            else:
+                shots = [make_video(self.split, int(rng.integers(self.length))).shots[0]] * 2
+                moments, questions = [0.1, 0.9], moment_questions(shots[0], self.split, rng)
+            if questions:
+                return shots, moments, questions
+
+
+@dataclass
+class Collate:
+    processor: object
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        pictures = np.stack([picture for row in rows for picture in row["pictures"]])
+        pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        length = max(len(row["input_ids"]) for row in rows)
+        padding = self.processor.tokenizer.pad_token_id
+
+        def pad(name: str, value: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
+
+        input_ids = pad("input_ids", padding)
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        return {
+            "input_ids": input_ids,
+            "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
+            "labels": pad("labels", IGNORED),
+            "pixel_values": self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"],
+        }
+
+
+def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Per row whether greedy decoding gives the answer: whether each of its tokens is the likeliest one."""
+    predicted = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)[:, :-1]
+    wanted = labels[:, 1:]
+    return ((predicted == wanted) | (wanted == IGNORED)).all(1)
+
+
+def main(options: Options) -> None:
+    set_seed(options.seed)
+    processor = small_processor()
+    model = small_llava(processor)
+    model.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
+    arguments = TrainingArguments(
+        f"{options.output_dir}/checkpoints",
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=256,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=200,
+        weight_decay=0.01,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=100,
+        eval_strategy="steps",
+        eval_steps=options.evaluate_every,
+        save_steps=options.evaluate_every,
+        save_total_limit=1,
+        dataloader_num_workers=1,
+        dataloader_persistent_workers=True,
+        remove_unused_columns=False,
+        report_to="none",
+        seed=options.seed,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=Collate(processor),
+        train_dataset=Pictures("train", options.pictures, processor),
+        eval_dataset={about: Pictures("validation", 500, processor, about) for about in IMAGE_QUESTIONS[:-1]},
+        preprocess_logits_for_metrics=right_answers,
+        compute_metrics=lambda prediction: {"accuracy": float(np.mean(prediction.predictions))},
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
+    model.save_pretrained(options.output_dir)
+    processor.save_pretrained(options.output_dir)
+
+
+if __name__ == "__main__":
+    main(HfArgumentParser(Options).parse_args_into_dataclasses()[0])
