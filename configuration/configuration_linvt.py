@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
+
 
 MultiScale = Literal["single", "multi_a", "multi_b", "multi_c"]
 
@@ -48,7 +50,8 @@ class LinVTVideoConfig(PreTrainedConfig):
             Whether tokens are scored and selected (Tab. 2). Without it TTA reads every frame token.
         use_tta (`bool`, *optional*, defaults to `True`):
             Whether queries aggregate the tokens (Tab. 2). Without it, each video token is the score-weighted average
-            of one window of the selected tokens.
+            of one window of the selected tokens. Without SVR too, it is the plain average of one even window of the
+            frame tokens: with `num_queries=[num_frames]` one token per frame, the baseline of Tab. 2.
         text_conditioning (`bool`, *optional*, defaults to `True`):
             Whether the queries read the user's instruction (Tab. 5).
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -121,8 +124,6 @@ class LinVTVideoConfig(PreTrainedConfig):
             )
 
     def _check_variant(self) -> None:
-        if not (self.use_svr or self.use_tta):
-            raise ValueError("use_svr and use_tta are both False, so nothing makes video tokens; set one to True.")
         if not self.use_svr and self.multi_scale != "single":
             raise ValueError(
                 f"multi_scale is {self.multi_scale!r}, but pooling is a part of SVR (Sec. 3.2.1) and use_svr is "
@@ -158,8 +159,9 @@ class LinVTConfig(PreTrainedConfig):
     Args:
         image_llm_config (`dict` or `PreTrainedConfig`):
             Configuration of the image-LLM that is wrapped, of any model type that `AutoConfig` knows.
-        video_tokenizer_config (`dict` or `LinVTVideoConfig`, *optional*):
-            Configuration of the video tokenizer; all defaults if left out.
+        video_tokenizer_config (`dict`, `LinVTVideoConfig` or `RedVillmVideoConfig`, *optional*):
+            Configuration of the video tokenizer; LinVT with all defaults if left out. The `model_type` of a dict says
+            which it is, LinVT without one.
         frames_per_batch (`int`, *optional*, defaults to 16):
             Frames that go through the vision encoder at once. Lower it when the encoder runs out of memory; the
             result does not depend on it.
@@ -182,7 +184,7 @@ class LinVTConfig(PreTrainedConfig):
     model_type = "linvt"
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference: ClassVar = ["past_key_values", "video_tokens", "video_token_weights"]
-    sub_configs: ClassVar = {"image_llm_config": AutoConfig, "video_tokenizer_config": LinVTVideoConfig}
+    sub_configs: ClassVar = {"image_llm_config": AutoConfig, "video_tokenizer_config": AutoConfig}
 
     image_llm_config: dict | PreTrainedConfig | None = None
     video_tokenizer_config: dict | PreTrainedConfig | None = None
@@ -240,11 +242,21 @@ def _image_llm_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfi
     return CONFIG_MAPPING[model_type].from_dict(fields)
 
 
-def _video_config(config: dict | PreTrainedConfig | None) -> LinVTVideoConfig:
+def _video_config(config: dict | PreTrainedConfig | None) -> LinVTVideoConfig | RedVillmVideoConfig:
+    classes = {config_class.model_type: config_class for config_class in (LinVTVideoConfig, RedVillmVideoConfig)}
     if config is None or isinstance(config, dict):
-        return LinVTVideoConfig(**(config or {}))
-    if not isinstance(config, LinVTVideoConfig):
-        raise ValueError(f"video_tokenizer_config is a {type(config).__name__}; give a LinVTVideoConfig or a dict.")
+        fields = dict(config or {})
+        model_type = fields.pop("model_type", LinVTVideoConfig.model_type)
+        if model_type not in classes:
+            raise ValueError(
+                f"video_tokenizer_config has model_type {model_type!r}; expected one of {', '.join(classes)}."
+            )
+        return classes[model_type](**fields)
+    if not isinstance(config, tuple(classes.values())):
+        raise ValueError(
+            f"video_tokenizer_config is a {type(config).__name__}; give a LinVTVideoConfig, a RedVillmVideoConfig or "
+            "a dict."
+        )
     return copy.deepcopy(config)  # it is completed with the width of this image-LLM; the caller's stays as it is
 
 

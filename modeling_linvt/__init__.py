@@ -15,8 +15,10 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
+from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
@@ -28,9 +30,11 @@ __version__ = "0.1.0"
 
 AutoConfig.register(LinVTConfig.model_type, LinVTConfig)
 AutoConfig.register(LinVTVideoConfig.model_type, LinVTVideoConfig)
+AutoConfig.register(RedVillmVideoConfig.model_type, RedVillmVideoConfig)
 AutoConfig.register(AutoShotConfig.model_type, AutoShotConfig)
 AutoModel.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoModel.register(LinVTVideoConfig, LinVTVideoModel)
+AutoModel.register(RedVillmVideoConfig, RedVillmVideoModel)
 AutoModel.register(AutoShotConfig, AutoShotModel)
 AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
@@ -52,6 +56,8 @@ __all__ = [
     "LinVTVideoConfig",
     "LinVTVideoModel",
     "LinVTVideoProcessor",
+    "RedVillmVideoConfig",
+    "RedVillmVideoModel",
     "VideoReadError",
     "VideoTextToTextPipeline",
 ]

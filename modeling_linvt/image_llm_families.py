@@ -9,6 +9,7 @@ import inspect
 import math
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 
@@ -34,6 +35,36 @@ class ImageLLMFamily:
         """
         frames = self._single_frames(clips)
         return _stack(self.image_llm.get_image_features(pixel_values=frames, return_dict=True).pooler_output)
+
+    def encoder_features(self, clips: torch.Tensor) -> torch.Tensor:
+        """
+        What the vision encoder gives to the projector, for video tokenizers that have a projector of their own.
+
+        Args:
+            clips: As for [`~ImageLLMFamily.frame_tokens`].
+
+        Returns:
+            `torch.Tensor` of shape `(clips, tokens per clip, channels of the encoder)`.
+
+        Raises:
+            `ValueError`: If the projector cannot be told apart from the encoder.
+        """
+        raise self._no_projector()
+
+    def projector(self) -> nn.Module:
+        """The image-LLM's projector, which takes in `encoder_features`; a `ValueError` where there is none."""
+        raise self._no_projector()
+
+    def fresh_projector(self) -> nn.Module:
+        """A module like `projector`, with weights of its own that are not the image-LLM's."""
+        raise self._no_projector()
+
+    def _no_projector(self) -> ValueError:
+        supported = sorted(name for name, family in FAMILIES.items() if issubclass(family, ProjectorFamily))
+        return ValueError(
+            f"RED-VILLM needs the features of the vision encoder and the projector one by one, which linvt does not "
+            f"know how to get from {self.image_llm.config.model_type!r}. Supported: {', '.join(supported)}."
+        )
 
     def _single_frames(self, clips: torch.Tensor) -> torch.Tensor:
         if clips.shape[1] != 1:
@@ -131,7 +162,28 @@ class Qwen2VLFamily(ImageLLMFamily):
         return position_ids
 
 
-class LlavaOnevisionFamily(ImageLLMFamily):
+class ProjectorFamily(ImageLLMFamily):
+    """Image-LLMs with a `multi_modal_projector` between vision encoder and LLM, as LLaVA has it."""
+
+    def encoder_features(self, clips: torch.Tensor) -> torch.Tensor:
+        # Seen on the way, so that choice of layers, class token and merging of patches stay the image-LLM's own.
+        seen = []
+        hook = self.projector().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.frame_tokens(clips)
+        finally:
+            hook.remove()
+        (features,) = seen
+        return features[: len(clips)]
+
+    def projector(self) -> nn.Module:
+        return self.image_llm.model.multi_modal_projector
+
+    def fresh_projector(self) -> nn.Module:
+        return type(self.projector())(self.image_llm.config)
+
+
+class LlavaOnevisionFamily(ProjectorFamily):
     """LLaVA-OneVision: a frame is presented as one of several images, which are not split into tiles."""
 
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
@@ -149,8 +201,8 @@ class LlavaOnevisionFamily(ImageLLMFamily):
 
 
 FAMILIES: dict[str, type[ImageLLMFamily]] = {
-    "internvl": ImageLLMFamily,
-    "llava": ImageLLMFamily,
+    "internvl": ProjectorFamily,
+    "llava": ProjectorFamily,
     "llava_onevision": LlavaOnevisionFamily,
     "qwen2_vl": Qwen2VLFamily,
 }

@@ -25,6 +25,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.frame_clips import frame_clips
 from linvt.image_llm_families import image_llm_family
 from linvt.image_llm_loading import (
@@ -35,6 +36,7 @@ from linvt.image_llm_loading import (
     spare_video_tokenizer,
 )
 from linvt.modeling_linvt_video import LinVTVideoModel
+from linvt.modeling_red_villm import RedVillmVideoModel
 
 
 VIDEO = 2  # the value of a video token in Transformers' `mm_token_type_ids`; text is 0, images are 1
@@ -110,7 +112,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.image_llm = AutoModelForImageTextToText.from_config(config.image_llm_config)
         else:
             self.image_llm = image_llm
-        self.video_tokenizer = LinVTVideoModel(config.video_tokenizer_config)
+        self.video_tokenizer = _video_tokenizer(config.video_tokenizer_config, self.image_llm)
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():
             self.post_init()
@@ -119,7 +121,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_image_llm(
         cls,
         image_llm: str | os.PathLike | PreTrainedModel,
-        video_tokenizer_config: dict | LinVTVideoConfig | None = None,
+        video_tokenizer_config: dict | LinVTVideoConfig | RedVillmVideoConfig | None = None,
         **kwargs,
     ) -> "LinVTForConditionalGeneration":
         """
@@ -127,7 +129,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             image_llm (`str`, `os.PathLike` or `PreTrainedModel`): Hub id or folder of an image-LLM, or the model.
-            video_tokenizer_config (`dict` or `LinVTVideoConfig`, *optional*): All defaults if left out.
+            video_tokenizer_config (`dict`, `LinVTVideoConfig` or `RedVillmVideoConfig`, *optional*): LinVT with all
+                defaults if left out. The `model_type` of a dict says which it is, LinVT without one.
             kwargs: Passed to `AutoModelForImageTextToText.from_pretrained`: `dtype`, `device_map`, `revision`,
                 `quantization_config`, `attn_implementation`, `trust_remote_code`, ...
 
@@ -195,7 +198,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def get_frame_tokens(self, frames: torch.Tensor, clips: torch.Tensor | None = None) -> torch.Tensor:
         """
-        V, the image-LLM's tokens of frames, `config.frames_per_batch` frames at a time.
+        V, the image-LLM's tokens of frames, `config.frames_per_batch` frames at a time; for RED-VILLM, whose video
+        tokenizer has projectors of its own, the features of the vision encoder.
 
         Args:
             frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
@@ -210,11 +214,14 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             clips = torch.arange(len(frames), device=frames.device)[:, None]
         # Gradient checkpointing makes inputs require gradients, also those of a frozen encoder; it needs no graph.
         learns = torch.is_grad_enabled() and family.has_trainable_encoder()
+        before_projector = self.video_tokenizer.reads == "features"
+        encode = family.encoder_features if before_projector else family.frame_tokens
         tokens, done = None, 0
         with torch.set_grad_enabled(learns):
             for batch in clips.split(max(self.config.frames_per_batch // clips.shape[1], 1)):
-                batch_tokens = family.frame_tokens(frames[batch].to(self.dtype))
-                self._check_frame_tokens(batch_tokens, len(batch))
+                batch_tokens = encode(frames[batch].to(self.dtype))
+                if not before_projector:
+                    self._check_frame_tokens(batch_tokens, len(batch))
                 if tokens is None:
                     tokens = batch_tokens.new_empty(len(clips), *batch_tokens.shape[1:])
                 tokens[done : done + len(batch)] = batch_tokens
@@ -266,7 +273,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips)
         tokens = tokens.split([len(clip) for clip in clips])
         grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], height, width)
-        device = self.video_tokenizer.device
+        # The average tokens of Tab. 2 are made without parameters, wherever the frame tokens are.
+        device = next((parameter.device for parameter in self.video_tokenizer.parameters()), tokens[0].device)
 
         outputs = [None] * num_videos
         # Videos of equal length go through the video tokenizer together: there is never a padded frame in it.
@@ -472,6 +480,12 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that "
                 "of the model, and is every video in the prompt?"
             )
+
+
+def _video_tokenizer(config: LinVTVideoConfig | RedVillmVideoConfig, image_llm: PreTrainedModel) -> PreTrainedModel:
+    if isinstance(config, RedVillmVideoConfig):
+        return RedVillmVideoModel(config, image_llm)
+    return LinVTVideoModel(config)
 
 
 def _stack(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -48,6 +48,7 @@ class LinVTVideoModel(PreTrainedModel):
     config: LinVTVideoConfig
     base_model_prefix = "video_tokenizer"
     main_input_name = "frame_tokens"
+    reads = "tokens"  # what it is given of the frames: tokens behind the projector, or features before it
     supports_gradient_checkpointing = True
     _no_split_modules = ["SpatioTemporalLayer", "CrossModalLayer"]
     _supports_sdpa = True
@@ -57,10 +58,11 @@ class LinVTVideoModel(PreTrainedModel):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__(config)
-        self.token_norm = RMSNorm(config.embedding_size)
-        self.token_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
-        self.time_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
-        self.place_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
+        if config.use_svr or config.use_tta:  # the average tokens of Tab. 2 need no weights
+            self.token_norm = RMSNorm(config.embedding_size)
+            self.token_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+            self.time_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
+            self.place_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
         self.refiner = TokenRefiner(config) if config.use_svr else None
         self.aggregator = TokenAggregator(config) if config.use_tta else None
         self.post_init()
@@ -112,8 +114,10 @@ class LinVTVideoModel(PreTrainedModel):
         if instruction_mask is None:
             instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
 
-        visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
         tokens = frame_tokens.flatten(1, 2)
+        if self.refiner is None and self.aggregator is None:
+            return self._average_tokens(tokens, output_token_weights)
+        visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
         scores = None
         if self.refiner is not None:
             visual, scores = self.refiner(visual, shot_ids)
@@ -135,7 +139,7 @@ class LinVTVideoModel(PreTrainedModel):
             if self.refiner is not None:
                 index = kept[:, None, :].expand_as(weights)
                 token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
-        # The only place where frame tokens are touched.
+        # The only place where frame tokens are touched, but for the average tokens.
         with full_precision(kept_tokens.device):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
@@ -174,6 +178,15 @@ class LinVTVideoModel(PreTrainedModel):
                 pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
                 return torch.cat(pools) @ maps[0]
             return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
+
+    def _average_tokens(self, tokens: torch.Tensor, output_token_weights: bool) -> LinVTVideoOutput:
+        """The naive baseline of Tab. 2: each video token is the plain mean of one even window of frame tokens."""
+        weights = even_pooling_matrix(tokens.shape[1], self.config.num_video_tokens, tokens.device)
+        with full_precision(tokens.device):
+            # In float32, since 1 / n rounded to bfloat16 would scale all tokens alike.
+            video_tokens = (weights @ tokens.float()).to(tokens.dtype)
+        weights = weights.expand(len(tokens), -1, -1)
+        return LinVTVideoOutput(video_tokens=video_tokens, token_weights=weights if output_token_weights else None)
 
     def _pooling_weights(self, scores: torch.Tensor) -> torch.Tensor:
         """SVR alone (Tab. 2): each video token is the score-weighted average of one window of kept tokens."""
