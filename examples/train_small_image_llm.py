@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from small_world.accuracy import right_answers
 from small_world.drawing import draw_shot
 from small_world.encoding import IGNORED, encode_chat
 from small_world.questions import IMAGE_QUESTIONS, image_questions, moment_questions, pair_questions
 from small_world.scenes import SPLITS, make_picture, make_video
 from small_world.small_image_llm import PIXELS, small_llava, small_processor
+from small_world.video_rows import TOKENS_PER_PICTURE
 from torch.utils.data import Dataset
 from transformers import HfArgumentParser, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -55,9 +57,9 @@ class Pictures(Dataset):
         if self.one_question_about is not None:
             questions = [question for question in questions if question.about == self.one_question_about]
         questions = [questions[i] for i in rng.permutation(len(questions))[: self.turns]]
-        ids, labels = encode_chat(self.processor.tokenizer, [16] * len(shots), questions)
+        chat = encode_chat(self.processor.tokenizer, [TOKENS_PER_PICTURE] * len(shots), questions)
         pictures = [draw_shot(shot, moment, PIXELS) for shot, moment in zip(shots, moments, strict=True)]
-        return {"input_ids": ids, "labels": labels, "pictures": pictures}
+        return {"input_ids": chat.input_ids, "labels": chat.labels, "pictures": pictures}
 
     def _pair(self, number: int, rng: np.random.Generator):
         """Two pictures that can be asked about together."""
@@ -95,11 +97,8 @@ class Collate:
         }
 
 
-def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Per row whether greedy decoding gives the answer: whether each of its tokens is the likeliest one."""
-    predicted = (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)[:, :-1]
-    wanted = labels[:, 1:]
-    return ((predicted == wanted) | (wanted == IGNORED)).all(1)
+def _tensor(logits: torch.Tensor | tuple) -> torch.Tensor:
+    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def main(options: Options) -> None:
@@ -135,7 +134,7 @@ def main(options: Options) -> None:
         data_collator=Collate(processor),
         train_dataset=Pictures("train", options.pictures, processor),
         eval_dataset={about: Pictures("validation", 500, processor, about) for about in IMAGE_QUESTIONS[:-1]},
-        preprocess_logits_for_metrics=right_answers,
+        preprocess_logits_for_metrics=lambda logits, labels: right_answers(_tensor(logits), labels),
         compute_metrics=lambda prediction: {"accuracy": float(np.mean(prediction.predictions))},
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))

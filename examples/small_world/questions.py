@@ -1,6 +1,6 @@
 """Questions about scenes of the small world, with their answers.
 
-Answers are balanced as far as scenes allow, so that who does not look stays near chance (docs/results.md has how near).
+Answers are balanced as far as scenes allow, so that who does not look stays near chance: docs/results.md has how near.
 """
 
 from collections import Counter

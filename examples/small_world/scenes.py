@@ -60,7 +60,7 @@ class Video:
 
 def scene_rng(split: str, kind: str, number: int) -> np.random.Generator:
     """Every scene has a generator of its own, so it does not depend on which others were made, nor on their order."""
-    return np.random.default_rng([SPLITS.index(split), ("image", "video").index(kind), number])
+    return np.random.default_rng([SPLITS.index(split), ("image", "video", "question").index(kind), number])
 
 
 def make_picture(split: str, number: int) -> Shot:

@@ -1,0 +1,35 @@
+"""Accuracy by kind of question, of answers that must be right to the last word."""
+
+from collections import defaultdict
+
+import torch
+from small_world.encoding import IGNORED
+from small_world.video_rows import RowCollator
+from torch import nn
+
+
+def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Per row whether greedy decoding gives the answer and then ends. It does if and only if each token of the answer is
+    the likeliest one after those before it, so one forward pass tells.
+    """
+    predicted, wanted = logits.argmax(-1)[:, :-1], labels[:, 1:]
+    return ((predicted == wanted) | (wanted == IGNORED)).all(1)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, collator: RowCollator, batch_size: int = 256) -> dict[str, float]:
+    """Share of right answers per kind of question, in percent; "mean" is their mean without captions."""
+    was_training = model.training
+    model.eval()
+    right = defaultdict(list)
+    for start in range(0, len(collator.rows), batch_size):
+        numbers = range(start, min(start + batch_size, len(collator.rows)))
+        batch = collator([{"row": number} for number in numbers])
+        labels = batch.pop("labels")
+        for number, is_right in zip(numbers, right_answers(model(**batch).logits, labels).tolist(), strict=True):
+            right[collator.rows[number].question.about].append(is_right)
+    model.train(was_training)
+    shares = {about: 100 * sum(answers) / len(answers) for about, answers in sorted(right.items())}
+    counted = [share for about, share in shares.items() if about != "caption"]
+    return {**shares, "mean": sum(counted) / len(counted)}

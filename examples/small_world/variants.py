@@ -1,0 +1,83 @@
+"""The rows of the paper's tables that are made in miniature; table numbers are LinVT's, "R" those of RED-VILLM."""
+
+from dataclasses import dataclass, field
+
+
+NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
+
+# A 64th of the published sizes, but for the layers: 28 video tokens of 256 frame tokens, of which 64 are kept.
+LINVT = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_layers": 2,
+    "num_attention_heads": 4,
+    "top_k": 64,
+    "num_queries": [16, 8, 4],
+    "pooling_windows": [1, 4, 16],
+}
+ONE_SCALE = {"num_queries": [28], "pooling_windows": [1], "multi_scale": "single"}
+PLAIN_MEANS = {**LINVT, **ONE_SCALE, "use_svr": False, "use_tta": False, "text_conditioning": False}
+RED_VILLM = {"model_type": "red_villm_video", "num_frames": NUM_FRAMES, "num_frame_tokens": TOKENS_PER_FRAME}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """
+    Args:
+        tables (`tuple[str, ...]`): Tables of the papers that have this row.
+        video_tokenizer (`dict`, *optional*): Its configuration; `None` for a model that is not shown the video.
+        seeds (`int`): Runs, with seeds from 0.
+        num_frames (`int`): Frames of a video.
+        fresh_projector (`bool`): Whether the image-LLM's projector starts from random weights, and learns.
+        aligns (`bool`): Whether the first half of the steps trains the video tokenizer alone, with the LLM as it is.
+        tunes_llm (`bool`): Whether LoRA on the LLM learns in the second half, or in all if it does not align.
+    """
+
+    tables: tuple[str, ...]
+    video_tokenizer: dict | None = field(default_factory=dict)
+    seeds: int = 1
+    num_frames: int = NUM_FRAMES
+    fresh_projector: bool = False
+    aligns: bool = True
+    tunes_llm: bool = True
+
+
+def _linvt(*tables: str, **changes) -> Variant:
+    return Variant(tables, {**LINVT, **changes})
+
+
+def _red_villm(*tables: str, num_frames: int = NUM_FRAMES, **changes) -> Variant:
+    # Its recipe has one stage, in which the LLM stays as it is.
+    config = {**RED_VILLM, "num_frames": num_frames, **changes}
+    return Variant(tables, config, num_frames=num_frames, tunes_llm=False)
+
+
+VARIANTS = {
+    "question only": Variant(("0",), None, seeds=3, aligns=False),
+    "average tokens": Variant(("2",), {**PLAIN_MEANS, "num_queries": [NUM_FRAMES]}, seeds=3, aligns=False),
+    "SVR": Variant(("2",), {**LINVT, "use_tta": False, "text_conditioning": False}, seeds=3),
+    "TTA": Variant(("2",), {**LINVT, **ONE_SCALE, "use_svr": False}, seeds=3),
+    "LinVT": Variant(("2", "3", "4", "5", "6", "12"), LINVT, seeds=3),
+    "projector from random weights": Variant(("3",), LINVT, fresh_projector=True),
+    "single": _linvt("4", **ONE_SCALE),
+    "multi_a": _linvt("4", multi_scale="multi_a"),
+    "multi_b": _linvt("4", multi_scale="multi_b"),
+    "without text": _linvt("5", text_conditioning=False),
+    "all frame tokens": Variant(
+        ("6",), {**PLAIN_MEANS, "num_queries": [NUM_FRAMES * TOKENS_PER_FRAME]}, aligns=False
+    ),
+    "4 layers": _linvt("12", num_layers=4),
+    "1 layer": _linvt("12", num_layers=1),
+    "queries doubled": _linvt("12", num_queries=[32, 16, 8]),
+    "queries halved": _linvt("12", num_queries=[8, 4, 2]),
+    "k doubled": _linvt("12", top_k=128),
+    "k halved": _linvt("12", top_k=32),
+    "RED-VILLM": _red_villm("R4", "R5", "R6"),
+    "RED-VILLM, no temporal module": _red_villm("R3", "R4", temporal_module=False),
+    "RED-VILLM, temporal pooling": _red_villm("R3", temporal_module=False, pooling="temporal"),
+    "RED-VILLM, spatial pooling": _red_villm("R3", temporal_module=False, pooling="spatial"),
+    "RED-VILLM, random temporal module": _red_villm("R5", temporal_module_init="random"),
+    "RED-VILLM, additional MLP": _red_villm("R5", additional_mlp=True),
+    "RED-VILLM, 8 frames": _red_villm("R6", num_frames=8),
+    "RED-VILLM, 32 frames": _red_villm("R6", num_frames=32),
+}

@@ -1,0 +1,99 @@
+"""Videos of the small world as tensors: their frames are drawn once, and encoded once by the frozen image-LLM."""
+
+import os
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from small_world.drawing import draw_video
+from small_world.questions import Question, video_questions
+from small_world.scenes import Video, make_video, scene_rng
+from small_world.small_image_llm import PIXELS
+from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from linvt.image_llm_families import image_llm_family
+from linvt.processors.frame_selection import shot_frame_indices
+
+
+FRAMES_PER_SECOND = 10
+
+
+def picked_seconds(video: Video, num_frames: int) -> list[float]:
+    """Times of the frames that a processor picks which knows the shots: spread over them, evenly inside each."""
+    ends = [round(FRAMES_PER_SECOND * second) for second in np.cumsum([shot.seconds for shot in video.shots])]
+    shots = list(zip([0, *ends[:-1]], ends, strict=True))
+    return [index / FRAMES_PER_SECOND for index in shot_frame_indices(shots, num_frames)]
+
+
+@dataclass
+class VideoSet:
+    """
+    Args:
+        tokens (`torch.Tensor` of shape `(videos, frames, tokens per frame, channels)`): V.
+        features (`torch.Tensor` of the same form): What the vision encoder gives to the projector.
+        milliseconds (`torch.LongTensor` of shape `(videos, frames)`): Times of the frames.
+        questions (`list[list[Question]]`): Those about each video.
+    """
+
+    tokens: torch.Tensor
+    features: torch.Tensor
+    milliseconds: torch.Tensor
+    questions: list[list[Question]]
+
+    @classmethod
+    def load_or_make(
+        cls, folder: Path, split: str, num_videos: int, num_frames: int, image_llm: str, workers: int = 2
+    ) -> "VideoSet":
+        """Reads it from `folder`, where it is made first if it is not there."""
+        path = folder / f"{split}-{num_videos}-{num_frames}.safetensors"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            model = LlavaForConditionalGeneration.from_pretrained(image_llm).eval()
+            processor = LlavaProcessor.from_pretrained(image_llm)
+            whole = path.with_suffix(f".{os.getpid()}")
+            save_file(_encode(model, processor, split, num_videos, num_frames, workers), whole)
+            whole.rename(path)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        questions = [questions_about(split, number) for number in range(num_videos)]
+        return cls(**tensors, questions=questions)
+
+
+def questions_about(split: str, number: int) -> list[Question]:
+    """The questions about a video, always the same."""
+    return video_questions(make_video(split, number), split, scene_rng(split, "question", number))
+
+
+def _draw(work: tuple[str, int, int]) -> tuple[np.ndarray, list[int]]:
+    split, number, num_frames = work
+    video = make_video(split, number)
+    seconds = picked_seconds(video, num_frames)
+    return draw_video(video, seconds, PIXELS), [round(1000 * second) for second in seconds]
+
+
+@torch.no_grad()
+def _encode(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    split: str,
+    num_videos: int,
+    num_frames: int,
+    workers: int,
+) -> dict[str, torch.Tensor]:
+    family = image_llm_family(model)
+    tokens, features, milliseconds = [], [], []
+    work = [(split, number, num_frames) for number in range(num_videos)]
+    with Pool(workers) as pool:
+        for frames, times in tqdm(pool.imap(_draw, work, chunksize=32), total=num_videos, desc=f"{split} videos"):
+            pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
+            pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+            features.append(family.encoder_features(pixels[:, None]))
+            tokens.append(family.projector()(features[-1]))
+            milliseconds.append(torch.tensor(times))
+    tensors = {"tokens": tokens, "features": features, "milliseconds": milliseconds}
+    return {name: torch.stack(parts) for name, parts in tensors.items()}

@@ -1,0 +1,95 @@
+"""Questions about videos, and about pictures among them, as batches for `LinVTForConditionalGeneration`.
+
+It does what `VideoChatCollator` does with a `FrameTokenCache`, with all videos in memory: the tables need many short
+runs, in which reading files would take longer than learning.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from small_world.drawing import draw_shot
+from small_world.encoding import IGNORED, encode_chat
+from small_world.questions import Question, image_questions
+from small_world.scenes import make_picture, scene_rng
+from small_world.small_image_llm import PIXELS
+from small_world.video_data import VideoSet
+from transformers import LlavaProcessor
+
+
+TOKENS_PER_PICTURE = 16
+GRID = (4, 4)
+
+
+@dataclass(frozen=True)
+class Row:
+    question: Question
+    video: int | None = None  # number in the set; else the question is about
+    picture: int | None = None  # the picture of this number; or about nothing at all
+
+
+def video_rows(videos: VideoSet) -> list[Row]:
+    return [Row(question, video=i) for i, questions in enumerate(videos.questions) for question in questions]
+
+
+def picture_rows(split: str, num_pictures: int) -> list[Row]:
+    """One question about each picture."""
+    rows = []
+    for number in range(num_pictures):
+        rng = scene_rng(split, "question", 10**6 + number)
+        questions = image_questions(make_picture(split, number), split, rng)
+        rows.append(Row(questions[int(rng.integers(len(questions)))], picture=number))
+    return rows
+
+
+@dataclass
+class RowCollator:
+    """
+    Args:
+        rows (`list[Row]`): What the numbers in a batch stand for.
+        num_video_tokens (`int`): 0 for a model that is not shown the videos.
+        reads (`str`): Which of the tensors of a [`VideoSet`] the model is given, `"tokens"` or `"features"`.
+    """
+
+    rows: list[Row]
+    split: str
+    videos: VideoSet
+    processor: LlavaProcessor
+    num_video_tokens: int
+    reads: str = "tokens"
+
+    def __call__(self, numbers: list[dict]) -> dict[str, torch.Tensor]:
+        rows = [self.rows[number["row"]] for number in numbers]
+        chats = [encode_chat(self.processor.tokenizer, self._visual_tokens(row), [row.question]) for row in rows]
+        length = max(len(chat.input_ids) for chat in chats)
+
+        def pad(values: list[list[int]], value: int) -> torch.Tensor:
+            return torch.tensor([row + [value] * (length - len(row)) for row in values])
+
+        input_ids = pad([chat.input_ids for chat in chats], self.processor.tokenizer.pad_token_id)
+        is_visual = input_ids == self.processor.image_token_id
+        about_video = torch.tensor([row.video is not None for row in rows])[:, None]
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": pad([[1] * len(chat.input_ids) for chat in chats], 0),
+            "labels": pad([chat.labels for chat in chats], IGNORED),
+            "mm_token_type_ids": is_visual * torch.where(about_video, 2, 1),
+            "instruction_turns": pad([chat.instruction for chat in chats], 0) * about_video,
+        }
+        shown = [row.video for row in rows if row.video is not None and self.num_video_tokens > 0]
+        if shown:
+            batch["video_frame_tokens"] = getattr(self.videos, self.reads)[shown]
+            batch["video_token_grid"] = torch.tensor([GRID] * len(shown))
+            batch["video_milliseconds"] = self.videos.milliseconds[shown]
+            batch["video_shot_ids"] = torch.zeros_like(batch["video_milliseconds"])
+        pictures = [row.picture for row in rows if row.picture is not None]
+        if pictures:
+            drawn = np.stack([draw_shot(make_picture(self.split, picture), 0, PIXELS) for picture in pictures])
+            pixels = torch.from_numpy(drawn).permute(0, 3, 1, 2)
+            batch["pixel_values"] = self.processor.image_processor(pixels, return_tensors="pt")["pixel_values"]
+        return batch
+
+    def _visual_tokens(self, row: Row) -> list[int]:
+        if row.video is not None and self.num_video_tokens > 0:
+            return [self.num_video_tokens]
+        return [TOKENS_PER_PICTURE] if row.picture is not None else []
