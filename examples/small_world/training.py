@@ -1,19 +1,17 @@
-"""Trains and evaluates one variant of the video tokenizer in the small world."""
+"""Trains one variant of the video tokenizer in the small world and evaluates it."""
 
-import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from small_world.accuracy import accuracy
-from small_world.variants import Variant
+from small_world.variants import LINVT, Variant
 from small_world.video_data import VideoSet
-from small_world.video_rows import RowCollator, picture_rows, video_rows
-from torch import nn
+from small_world.video_rows import Row, RowCollator, picture_rows, video_rows
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration
@@ -21,10 +19,109 @@ from linvt.training_stages import freeze_for_alignment, lora_for_instruction
 from linvt.video_sft_trainer import VideoSFTTrainer
 
 
-class ProjectingTrainer(VideoSFTTrainer):
-    """For a projector that learns: the cache holds what comes before it."""
+@dataclass
+class Options:
+    image_llm: str  # folder that train_small_image_llm.py wrote
+    output: str  # folder for drawn and encoded videos, and for the result of each run
+    steps: int = 1200  # in all, half of them in each stage
+    videos: int = 12_000  # in training
+    test_videos: int = 1000
+    test_pictures: int = 1000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    contrastive_weight: float = 0.1
+    picture_share: float = 0.125  # of the questions while the LLM learns, so that it does not forget pictures
+    lora_r: int = 16
 
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        if "video_frame_tokens" in inputs:
-            inputs = {**inputs, "video_frame_tokens": self.projector(inputs["video_frame_tokens"])}
-        return super().compute_loss(model, inputs, *args, **kwargs)
+
+class Run:
+    """One variant with one seed."""
+
+    def __init__(self, variant: Variant, seed: int, options: Options):
+        set_seed(seed)
+        self.variant, self.seed, self.options = variant, seed, options
+        self.processor = AutoProcessor.from_pretrained(options.image_llm)
+        image_llm = AutoModelForImageTextToText.from_pretrained(options.image_llm)
+        # The fastest on a CPU for sequences as short as these.
+        image_llm.set_attn_implementation("eager")
+        self.model = LinVTForConditionalGeneration.from_image_llm(image_llm, variant.video_tokenizer or LINVT)
+        self.reads = self.model.video_tokenizer.reads
+        if variant.fresh_projector:
+            self.reads = "frames"
+            for module in self._projector().modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.reset_parameters()
+
+    def result(self) -> dict:
+        """Accuracies in percent, losses, seconds and numbers of parameters."""
+        variant, started = self.variant, time.monotonic()
+        result = {"seed": self.seed, "num_video_tokens": self.num_video_tokens, "losses": []}
+        result["video_tokenizer_parameters"] = sum(p.numel() for p in self.model.video_tokenizer.parameters())
+        videos = self._videos("train", self.options.videos)
+        steps = self.options.steps // (2 if variant.aligns and variant.tunes_llm else 1)
+        if variant.aligns:
+            freeze_for_alignment(self.model)
+            result["losses"] += self._train(video_rows(videos), videos, steps, self.options.contrastive_weight)
+            result["aligned"] = self._accuracies()
+        if variant.tunes_llm:
+            rows = video_rows(videos)
+            share = self.options.picture_share
+            rows += picture_rows("train", round(len(rows) * share / (1 - share)))
+            lora = lora_for_instruction(self.model, r=self.options.lora_r, lora_alpha=2 * self.options.lora_r)
+            self.model = get_peft_model(self.model, lora)
+            result["losses"] += self._train(rows, videos, steps, 0.0)
+            result["tuned"] = self._accuracies()
+        result["seconds"] = round(time.monotonic() - started)
+        return result
+
+    @property
+    def num_video_tokens(self) -> int:
+        whole = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return 0 if self.variant.video_tokenizer is None else whole.config.num_video_tokens
+
+    def _videos(self, split: str, number: int) -> VideoSet:
+        folder = Path(self.options.output) / "videos"
+        return VideoSet.load_or_make(folder, split, number, self.variant.num_frames, self.options.image_llm)
+
+    def _projector(self) -> torch.nn.Module:
+        whole = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return whole.image_llm.model.multi_modal_projector
+
+    def _collator(self, rows: list[Row], split: str, videos: VideoSet | None) -> RowCollator:
+        return RowCollator(rows, split, videos, self.processor, self.num_video_tokens, self.reads)
+
+    def _train(self, rows: list[Row], videos: VideoSet, steps: int, contrastive_weight: float) -> list[dict]:
+        if self.variant.fresh_projector:
+            self._projector().requires_grad_(True)
+        trainer = VideoSFTTrainer(
+            self.model,
+            SFTConfig(
+                str(Path(self.options.output) / "trainer"),
+                max_steps=steps,
+                per_device_train_batch_size=self.options.batch_size,
+                learning_rate=self.options.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=steps // 20,
+                bf16=True,
+                use_cpu=not torch.cuda.is_available(),
+                gradient_checkpointing=False,
+                logging_steps=50,
+                save_strategy="no",
+                report_to="none",
+                seed=self.seed,
+            ),
+            contrastive_weight=contrastive_weight,
+            data_collator=self._collator(rows, "train", videos),
+            train_dataset=Dataset.from_dict({"row": range(len(rows))}),
+            processing_class=self.processor,
+        )
+        trainer.train()
+        return [{"step": log["step"], "loss": log["loss"]} for log in trainer.state.log_history if "loss" in log]
+
+    def _accuracies(self) -> dict[str, dict[str, float]]:
+        videos = self._videos("test", self.options.test_videos)
+        pictures = self._collator(picture_rows("test", self.options.test_pictures), "test", None)
+        return {
+            "videos": accuracy(self.model, self._collator(video_rows(videos), "test", videos)),
+            "pictures": accuracy(self.model, pictures),
+        }

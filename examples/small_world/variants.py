@@ -63,9 +63,7 @@ VARIANTS = {
     "multi_a": _linvt("4", multi_scale="multi_a"),
     "multi_b": _linvt("4", multi_scale="multi_b"),
     "without text": _linvt("5", text_conditioning=False),
-    "all frame tokens": Variant(
-        ("6",), {**PLAIN_MEANS, "num_queries": [NUM_FRAMES * TOKENS_PER_FRAME]}, aligns=False
-    ),
+    "all frame tokens": Variant(("6",), {**PLAIN_MEANS, "num_queries": [NUM_FRAMES * TOKENS_PER_FRAME]}, aligns=False),
     "4 layers": _linvt("12", num_layers=4),
     "1 layer": _linvt("12", num_layers=1),
     "queries doubled": _linvt("12", num_queries=[32, 16, 8]),

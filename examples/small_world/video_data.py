@@ -34,12 +34,14 @@ def picked_seconds(video: Video, num_frames: int) -> list[float]:
 class VideoSet:
     """
     Args:
+        frames (`torch.Tensor` of shape `(videos, frames, 3, height, width)`): The pictures, uint8.
         tokens (`torch.Tensor` of shape `(videos, frames, tokens per frame, channels)`): V.
         features (`torch.Tensor` of the same form): What the vision encoder gives to the projector.
         milliseconds (`torch.LongTensor` of shape `(videos, frames)`): Times of the frames.
         questions (`list[list[Question]]`): Those about each video.
     """
 
+    frames: torch.Tensor
     tokens: torch.Tensor
     features: torch.Tensor
     milliseconds: torch.Tensor
@@ -86,14 +88,14 @@ def _encode(
     workers: int,
 ) -> dict[str, torch.Tensor]:
     family = image_llm_family(model)
-    tokens, features, milliseconds = [], [], []
+    pictures, tokens, features, milliseconds = [], [], [], []
     work = [(split, number, num_frames) for number in range(num_videos)]
     with Pool(workers) as pool:
         for frames, times in tqdm(pool.imap(_draw, work, chunksize=32), total=num_videos, desc=f"{split} videos"):
-            pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
-            pixels = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+            pictures.append(torch.from_numpy(frames).permute(0, 3, 1, 2))
+            pixels = processor.image_processor(pictures[-1], return_tensors="pt")["pixel_values"]
             features.append(family.encoder_features(pixels[:, None]))
             tokens.append(family.projector()(features[-1]))
             milliseconds.append(torch.tensor(times))
-    tensors = {"tokens": tokens, "features": features, "milliseconds": milliseconds}
+    tensors = {"frames": pictures, "tokens": tokens, "features": features, "milliseconds": milliseconds}
     return {name: torch.stack(parts) for name, parts in tensors.items()}

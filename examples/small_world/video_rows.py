@@ -48,7 +48,7 @@ class RowCollator:
     Args:
         rows (`list[Row]`): What the numbers in a batch stand for.
         num_video_tokens (`int`): 0 for a model that is not shown the videos.
-        reads (`str`): Which of the tensors of a [`VideoSet`] the model is given, `"tokens"` or `"features"`.
+        reads (`str`): Which tensors of a [`VideoSet`] the model is given: `"tokens"`, `"features"` or `"frames"`.
     """
 
     rows: list[Row]
@@ -78,16 +78,22 @@ class RowCollator:
         }
         shown = [row.video for row in rows if row.video is not None and self.num_video_tokens > 0]
         if shown:
-            batch["video_frame_tokens"] = getattr(self.videos, self.reads)[shown]
-            batch["video_token_grid"] = torch.tensor([GRID] * len(shown))
+            if self.reads == "frames":
+                frames = self.videos.frames[shown]
+                batch["pixel_values_videos"] = self._pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+            else:
+                batch["video_frame_tokens"] = getattr(self.videos, self.reads)[shown]
+                batch["video_token_grid"] = torch.tensor([GRID] * len(shown))
             batch["video_milliseconds"] = self.videos.milliseconds[shown]
             batch["video_shot_ids"] = torch.zeros_like(batch["video_milliseconds"])
         pictures = [row.picture for row in rows if row.picture is not None]
         if pictures:
             drawn = np.stack([draw_shot(make_picture(self.split, picture), 0, PIXELS) for picture in pictures])
-            pixels = torch.from_numpy(drawn).permute(0, 3, 1, 2)
-            batch["pixel_values"] = self.processor.image_processor(pixels, return_tensors="pt")["pixel_values"]
+            batch["pixel_values"] = self._pixels(torch.from_numpy(drawn).permute(0, 3, 1, 2))
         return batch
+
+    def _pixels(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
     def _visual_tokens(self, row: Row) -> list[int]:
         if row.video is not None and self.num_video_tokens > 0:

@@ -1,0 +1,59 @@
+"""
+Makes the papers' tables in miniature, on the small world, and writes them down.
+
+    python examples/train_small_image_llm.py --output_dir small-image-llm
+    python examples/paper_tables.py --image_llm small-image-llm --output tables --write docs/results.md
+
+Every run, of one variant with one seed, leaves a file in OUTPUT/runs. Stop it whenever you like: the same command goes
+on with the runs that are missing. Several processes may share the work: start the command several times.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from small_world.results import write_results
+from small_world.training import Options, Run
+from small_world.variants import VARIANTS
+from transformers import HfArgumentParser
+
+
+@dataclass
+class Selection:
+    only: list[str] | None = None  # names of variants; all by default
+    write: str | None = None  # Markdown file for the tables
+
+
+def main(options: Options, selection: Selection) -> None:
+    folder = Path(options.output) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(VARIANTS) if selection.only is None else selection.only
+    for seed in range(max(VARIANTS[name].seeds for name in names)):
+        for name in names:
+            if seed < VARIANTS[name].seeds:
+                run_once(name, seed, options, folder)
+    if selection.write is not None:
+        write_results(folder, Path(selection.write))
+
+
+def run_once(name: str, seed: int, options: Options, folder: Path) -> None:
+    """Makes a run unless its result is there or another process makes it."""
+    result, claim = folder / f"{name}, seed {seed}.json", folder / f"{name}, seed {seed}.running"
+    if result.exists() or _is_claimed(claim):
+        return
+    claim.write_text(str(os.getpid()))
+    print(f"{name}, seed {seed}", flush=True)
+    whole = claim.with_suffix(".whole")
+    whole.write_text(json.dumps({"variant": name, **Run(VARIANTS[name], seed, options).result()}, indent=1))
+    whole.rename(result)
+    claim.unlink()
+
+
+def _is_claimed(claim: Path) -> bool:
+    """Whether the process that wrote a claim still runs."""
+    return claim.exists() and Path(f"/proc/{claim.read_text()}").exists()
+
+
+if __name__ == "__main__":
+    main(*HfArgumentParser([Options, Selection]).parse_args_into_dataclasses())
