@@ -98,4 +98,4 @@ def _encode(
             tokens.append(family.projector()(features[-1]))
             milliseconds.append(torch.tensor(times))
     tensors = {"frames": pictures, "tokens": tokens, "features": features, "milliseconds": milliseconds}
-    return {name: torch.stack(parts) for name, parts in tensors.items()}
+    return {name: torch.stack(parts).contiguous() for name, parts in tensors.items()}

@@ -53,7 +53,7 @@ class RowCollator:
 
     rows: list[Row]
     split: str
-    videos: VideoSet
+    videos: VideoSet | None
     processor: LlavaProcessor
     num_video_tokens: int
     reads: str = "tokens"
