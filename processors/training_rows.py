@@ -11,6 +11,7 @@ from linvt.processors.chat_visuals import IMAGE_KEYS, VIDEO_KEYS, ChatVisuals, c
 
 
 _SOURCES = {"video": VIDEO_KEYS, "image": IMAGE_KEYS}
+_TEXT_PART = '{"type": "text", "text": ...}'
 
 ROW_NUMBER = "row_number"
 """The column that says which row of the data set a row is, however the data set was shuffled."""
@@ -88,7 +89,9 @@ def _messages(row: dict) -> tuple[list, int]:
     elif row.get("prompt") is not None and row.get("completion") is not None:
         parts = [row["prompt"], row["completion"]]
     else:
-        raise BadRowError(f"it has the columns {sorted(row)}; expected 'messages', or 'prompt' and 'completion'.")
+        raise BadRowError(
+            f"it has the columns {sorted(set(row) - {ROW_NUMBER})}; expected 'messages', or 'prompt' and 'completion'."
+        )
     for part in parts:
         if not isinstance(part, (list, tuple)) or not all(isinstance(message, dict) for message in part):
             raise BadRowError(f"a conversation was given as {type(part).__name__}; expected a list of messages.")
@@ -101,15 +104,17 @@ def _with_parts(message: dict, number: int, visuals: dict[str, list], given: dic
     content = message.get("content", [])
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
-    parts = [_filled(part, number, visuals, given) for part in content]
-    if message.get("role") != "user" and any(part.get("type") != "text" for part in parts):
-        raise BadRowError(f"message {number} of role {message.get('role')!r} holds more than text; only users show.")
-    return {**message, "content": parts}
+    for part in content:
+        if not isinstance(part, dict) or (part.get("type") == "text" and not isinstance(part.get("text"), str)):
+            raise BadRowError(f"message {number} has the part {part!r}; expected {_TEXT_PART} or such.")
+        if message.get("role") != "user" and part.get("type") != "text":
+            raise BadRowError(
+                f"message {number} of role {message.get('role')!r} holds more than text; only users may."
+            )
+    return {**message, "content": [_filled(part, number, visuals, given) for part in content]}
 
 
 def _filled(part: dict, number: int, visuals: dict[str, list], given: dict[str, int]) -> dict:
-    if not isinstance(part, dict) or (part.get("type") == "text" and not isinstance(part.get("text"), str)):
-        raise BadRowError(f'message {number} has the part {part!r}; expected {{"type": "text", "text": ...}} or such.')
     part = {name: value for name, value in part.items() if value is not None}
     kind = part.get("type")
     if kind not in _SOURCES:
