@@ -450,8 +450,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             video_shot_ids,
             self._instruction_embeds(embeds, instruction_turns, is_video),
             output_token_weights,
-            video_frame_tokens,
-            video_token_grid,
+            video_frame_tokens=video_frame_tokens,
+            video_token_grid=video_token_grid,
         )
         video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
         embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
