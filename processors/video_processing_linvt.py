@@ -128,9 +128,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = kwargs.pop("return_metadata", False)
         metadata = kwargs.pop("video_metadata", None)
-        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
-        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
-            options["num_frames"] = None
+        options = self.frame_options(**kwargs)
         if options["shot_detection"] not in ("autoshot", "uniform"):
             raise ValueError(f"shot_detection is {options['shot_detection']!r}; give 'autoshot' or 'uniform'.")
         videos = flatten_videos(videos)
@@ -140,7 +138,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if len(metadata) != len(videos):
             raise ValueError(f"{len(videos)} videos came with {len(metadata)} video_metadata; give one for each.")
 
-        if kwargs.get("shot_detection") == "autoshot" and not all(map(_is_file, videos)):
+        if kwargs.get("shot_detection") == "autoshot" and not all(map(is_file, videos)):
             logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
         sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
         max_frames = max(len(video.frames) for video in sampled)
@@ -154,6 +152,13 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             data["video_metadata"] = sampled
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
 
+    def frame_options(self, **kwargs) -> dict:
+        """All settings by name, overridden by `kwargs`: what picks the frames of a video and says how they look."""
+        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
+            options["num_frames"] = None
+        return options
+
     def _sample(self, video, metadata, options: dict) -> SampledVideo:
         """The picked frames of one video, resized, still uint8."""
         size = options["size"]
@@ -161,7 +166,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             [size["height"], size["width"]], interpolation=_interpolation(options["resample"]), antialias=True
         )
         transform = resize if options["do_resize"] else None
-        if _is_file(video):
+        if is_file(video):
             return read_video(
                 video,
                 num_frames=options["num_frames"] if options["do_sample_frames"] else None,
@@ -186,7 +191,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return frames
 
 
-def _is_file(video) -> bool:
+def is_file(video) -> bool:
     return isinstance(video, (str, os.PathLike, bytes)) or callable(getattr(video, "read", None))
 
 
@@ -308,4 +313,4 @@ def _interpolation(resample: int) -> v2.InterpolationMode:
     }[PILImageResampling(resample)]
 
 
-__all__ = ["LinVTVideoProcessor", "flatten_videos"]
+__all__ = ["PADDING_SHOT", "LinVTVideoProcessor", "flatten_videos", "is_file"]
