@@ -14,6 +14,9 @@ from small_world.scenes import COLOURS, DIRECTIONS, KINDS, SPLITS, make_picture,
 from small_world.small_image_llm import PIXELS, small_llava, small_processor
 from small_world.video_data import VideoSet, picked_seconds, questions_about
 from small_world.video_rows import RowCollator, picture_rows, video_rows
+from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
+
+from linvt import LinVTForConditionalGeneration
 
 
 SIZE = 64
@@ -206,9 +209,7 @@ def videos(saved_image_llm, tmp_path_factory):
 
 
 def test_right_answers_are_those_that_generate_gives(processor, saved_image_llm):
-    """Also where an untrained model happens to be right: its own greedy answers, some of them spoilt, are asked for."""
-    from transformers import LlavaForConditionalGeneration
-
+    """Of an untrained model: its own greedy answers are asked for, some of them spoilt."""
     model = LlavaForConditionalGeneration.from_pretrained(saved_image_llm).eval()
     prompts = [encode_chat(processor.tokenizer, [], [row.question]) for row in picture_rows("test", 12)]
     for number, chat in enumerate(prompts):
@@ -221,11 +222,8 @@ def test_right_answers_are_those_that_generate_gives(processor, saved_image_llm)
         assert right_answers(model(input_ids=ids).logits, labels).tolist() == [number % 2 == 0]
 
 
+@torch.no_grad()
 def test_questions_about_videos_and_pictures_stand_in_one_batch(processor, videos, saved_image_llm):
-    from transformers import AutoModelForImageTextToText
-
-    from linvt import LinVTForConditionalGeneration
-
     image_llm = AutoModelForImageTextToText.from_pretrained(saved_image_llm)
     model = LinVTForConditionalGeneration.from_image_llm(
         image_llm, {"hidden_size": 16, "intermediate_size": 16, "num_layers": 1, "num_attention_heads": 2}
@@ -246,9 +244,8 @@ def test_questions_about_videos_and_pictures_stand_in_one_batch(processor, video
     assert accuracy(model, collator)["mean"] >= 0
 
 
+@torch.no_grad()
 def test_tokens_of_a_video_are_those_of_its_frames(processor, videos, saved_image_llm):
-    from transformers import AutoModelForImageTextToText
-
     model = AutoModelForImageTextToText.from_pretrained(saved_image_llm)
     video = make_video("test", 2)
     frames = draw_video(video, picked_seconds(video, 16), PIXELS)
