@@ -121,6 +121,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():
             self.post_init()
+        # Image-LLMs also name layers that they do not have, such as CLIP's for text; FSDP looks for each of them.
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -389,8 +391,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
         contrastive_loss = None
         if return_contrastive_loss:
-            is_video = None if features is None else mm_token_type_ids == VIDEO
-            contrastive_loss = self.contrast(inputs.get("inputs_embeds"), is_video, labels)
+            pair = (None, None) if features is None else (inputs["inputs_embeds"], mm_token_type_ids == VIDEO)
+            contrastive_loss = self.contrast(*pair, labels)
         outputs = LinVTCausalLMOutputWithPast(
             loss=None if outputs.loss is None else outputs.loss + ranks.zero.to(outputs.loss.device),
             logits=outputs.logits,
@@ -484,6 +486,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
         else:
             self._pass_blanks(ranks)
+            # With a video the gradient passes all layers of the LLM, so it must without one.
+            embeds = embeds + ranks.zero.to(embeds.device, embeds.dtype)
         if num_image_tokens > 0:
             ranks.announce()
             with self._encoder_grad():
