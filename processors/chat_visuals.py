@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 
-_IMAGE_KEYS = ("image", "url", "path", "base64")
-_VIDEO_KEYS = ("video", "url", "path")
+IMAGE_KEYS = ("image", "url", "path", "base64")
+VIDEO_KEYS = ("video", "url", "path")
 
 
 @dataclass
@@ -47,9 +47,9 @@ def _visit(part: dict, chat: ChatVisuals) -> dict:
         kind = kind.removesuffix("_url")
         part = {"type": kind, "url": address["url"] if isinstance(address, dict) else address}
     if kind == "image":
-        chat.images += [part[key] for key in _IMAGE_KEYS if part.get(key) is not None][:1]
+        chat.images += [part[key] for key in IMAGE_KEYS if part.get(key) is not None][:1]
     elif kind == "video":
-        named = [part[key] for key in _VIDEO_KEYS if part.get(key) is not None]
+        named = [part[key] for key in VIDEO_KEYS if part.get(key) is not None]
         if not named:
             raise ValueError(f"A video part of the conversation names no video: {part}. Give it as 'video' or 'url'.")
         chat.videos.append(named[0])
@@ -60,4 +60,4 @@ def _visit(part: dict, chat: ChatVisuals) -> dict:
     return part
 
 
-__all__ = ["ChatVisuals", "chat_visuals"]
+__all__ = ["IMAGE_KEYS", "VIDEO_KEYS", "ChatVisuals", "chat_visuals"]

@@ -26,12 +26,14 @@ class TurnHeaders:
         user (`tuple[str, ...]`): Before a user turn that comes after another turn.
         assistant (`str`): Between a user turn and the answer, without leading spaces.
         closing (`str`): After a user turn that ends the prompt.
+        end_of_answer (`str`): After an answer, without the spaces at its end; empty where the template ends no answer.
     """
 
     opening: str
     user: tuple[str, ...]
     assistant: str
     closing: str
+    end_of_answer: str
 
     @classmethod
     def of_template(cls, render: Callable[..., str], image_token: str) -> "TurnHeaders":
@@ -68,6 +70,7 @@ class TurnHeaders:
                 [_between(with_answer, _FIRST, (_ANSWER,)), _between(to_come, _FIRST, ())]
             ).lstrip(),
             closing=_between(render([question]), _FIRST, ()),
+            end_of_answer=_between(with_answer, _ANSWER, ()).rstrip(),
         )
 
     def user_turn(self, prompt: str, position: int) -> tuple[int, int]:

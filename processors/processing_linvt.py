@@ -131,7 +131,7 @@ class LinVTProcessor(ProcessorMixin):
             )
         if not given:
             return self._processor(images=images, text=text, **kwargs)
-        features, _ = self._process(text, images, given, self._template(), kwargs)
+        features, _ = self._process(text, images, given, self.resolve_template(), kwargs)
         return features.convert_to_tensors(kwargs.get("return_tensors"))
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
@@ -176,9 +176,9 @@ class LinVTProcessor(ProcessorMixin):
         call_names = {name for group in self._kwargs_names() for name in group}
         processor_kwargs = dict(processor_kwargs or {})
         processor_kwargs |= {name: kwargs.pop(name) for name in list(kwargs) if name in call_names}
-        template = self._template(chat_template)
+        template = self.resolve_template(chat_template)
         self._check_template_variables(template, kwargs)
-        rendered, answers = self._render(
+        rendered, answers = self.render_chats(
             template, [chat.messages for chat in chats], return_assistant_tokens_mask, kwargs
         )
         marked = [
@@ -207,19 +207,44 @@ class LinVTProcessor(ProcessorMixin):
     def _process(
         self, text: list[str], images, videos: list, template: str, kwargs: dict
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
-        """Model inputs of prompts with videos, and per prompt the places of its tokens and what was filled in."""
-        text_kwargs, image_kwargs, video_kwargs = self._split_kwargs(kwargs)
+        """[`~LinVTProcessor.fill_prompts`] with videos that have to be read first."""
+        text_kwargs, image_kwargs, video_kwargs = self.split_kwargs(kwargs)
+        video_inputs = self.video_processor([[video] for video in videos], **video_kwargs)
+        return self.fill_prompts(text, images, video_inputs, template, text_kwargs, image_kwargs)
+
+    def fill_prompts(
+        self,
+        text: list[str],
+        images,
+        video_inputs: dict,
+        template: str,
+        text_kwargs: dict,
+        image_kwargs: dict,
+    ) -> tuple[BatchFeature, list[tuple[list, list]]]:
+        """
+        Model inputs of prompts, some or none of which have videos, whose frames are known already.
+
+        Args:
+            text (`list[str]`): Prompts of `template`, with `image_token` and `video_token` for images and videos.
+            video_inputs (`dict`): What the model takes for the videos of all prompts; passed on as it is.
+            template (`str`): As [`~LinVTProcessor.resolve_template`] gives it.
+            text_kwargs (`dict`), image_kwargs (`dict`): As [`~LinVTProcessor.split_kwargs`] gives them.
+
+        Returns:
+            The inputs, not yet tensors, and per prompt the places of its tokens and what was filled in.
+        """
         num_images = [prompt.count(self.image_token) for prompt in text]
         data, image_replacements = self._process_images_alone(images, num_images, image_kwargs)
-        data |= self.video_processor([[video] for video in videos], **video_kwargs)
-        video_replacements = [self.replace_video_token(data, index) for index in range(len(videos))]
+        data |= video_inputs
+        num_videos = sum(prompt.count(self.video_token) for prompt in text)
+        video_replacements = [self.replace_video_token(data, index) for index in range(num_videos)]
         filled, replacements = self.get_text_with_replacements(list(text), image_replacements, video_replacements)
 
         keep_offsets = text_kwargs.get("return_offsets_mapping", False)
         encoding = self.tokenizer(filled, **{**text_kwargs, "return_offsets_mapping": True})
         offsets = encoding["offset_mapping"] if keep_offsets else encoding.pop("offset_mapping")
         data |= encoding
-        headers, special = self._headers(template), set(self.tokenizer.all_special_ids)
+        headers, special = self.turn_headers(template), set(self.tokenizer.all_special_ids)
         marks = [
             mark_tokens(prompt, ids, spans, replaced, headers, self.image_token_id, special)
             for prompt, ids, spans, replaced in zip(filled, encoding["input_ids"], offsets, replacements, strict=True)
@@ -227,9 +252,9 @@ class LinVTProcessor(ProcessorMixin):
         data["mm_token_type_ids"] = [types for types, _ in marks]
         data["instruction_turns"] = [turns for _, turns in marks]
         num_tokens = sum(types.count(VIDEO) for types, _ in marks)
-        if num_tokens != len(videos) * self.num_video_tokens:
+        if num_tokens != num_videos * self.num_video_tokens:
             raise ValueError(
-                f"{len(videos)} videos need {len(videos) * self.num_video_tokens} video tokens, but {num_tokens} are "
+                f"{num_videos} videos need {num_videos * self.num_video_tokens} video tokens, but {num_tokens} are "
                 "left after truncation; raise max_length or switch truncation off."
             )
         return BatchFeature(data), list(zip(offsets, replacements, strict=True))
@@ -270,7 +295,8 @@ class LinVTProcessor(ProcessorMixin):
         start, _, rest = presented.partition(self.image_token)
         return start, rest.rpartition(self.image_token)[2]
 
-    def _template(self, chat_template: str | None = None) -> str:
+    def resolve_template(self, chat_template: str | None = None) -> str:
+        """The chat template itself, from a name or by default; a `ValueError` where there is none."""
         template = chat_template or self.chat_template
         if isinstance(self.chat_template, dict):
             template = self.chat_template.get(chat_template or "default", chat_template)
@@ -281,7 +307,7 @@ class LinVTProcessor(ProcessorMixin):
             )
         return template
 
-    def _render(
+    def render_chats(
         self, template: str, chats: list, return_answers: bool = False, variables: dict | None = None
     ) -> tuple[list[str], list[list[tuple[int, int]]]]:
         """Prompts, and per prompt the characters of the answers (what stands in `{% generation %}`)."""
@@ -301,10 +327,12 @@ class LinVTProcessor(ProcessorMixin):
                 f"apply_chat_template got {', '.join(unknown)}, which neither the processor nor the template knows."
             )
 
-    def _headers(self, template: str) -> TurnHeaders:
+    def turn_headers(self, template: str) -> TurnHeaders:
+        """What this template writes between turns, read off it once."""
         if template not in self._headers_of_template:
             self._headers_of_template[template] = TurnHeaders.of_template(
-                lambda chat, **variables: self._render(template, [chat], variables=variables)[0][0], self.image_token
+                lambda chat, **variables: self.render_chats(template, [chat], variables=variables)[0][0],
+                self.image_token,
             )
         return self._headers_of_template[template]
 
@@ -316,7 +344,7 @@ class LinVTProcessor(ProcessorMixin):
             set(self.video_processor.valid_kwargs.__annotations__),
         )
 
-    def _split_kwargs(self, kwargs: dict) -> tuple[dict, dict, dict]:
+    def split_kwargs(self, kwargs: dict) -> tuple[dict, dict, dict]:
         """Arguments for the tokenizer, the image processor and the video processor, flat or in `text_kwargs` etc."""
         kwargs = dict(kwargs)
         groups = [dict(kwargs.pop(name, None) or {}) for name in ("text_kwargs", "images_kwargs", "videos_kwargs")]

@@ -140,7 +140,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if len(metadata) != len(videos):
             raise ValueError(f"{len(videos)} videos came with {len(metadata)} video_metadata; give one for each.")
 
-        if kwargs.get("shot_detection") == "autoshot" and not all(map(_is_file, videos)):
+        if kwargs.get("shot_detection") == "autoshot" and not all(map(is_file, videos)):
             logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
         sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
         max_frames = max(len(video.frames) for video in sampled)
@@ -161,7 +161,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             [size["height"], size["width"]], interpolation=_interpolation(options["resample"]), antialias=True
         )
         transform = resize if options["do_resize"] else None
-        if _is_file(video):
+        if is_file(video):
             return read_video(
                 video,
                 num_frames=options["num_frames"] if options["do_sample_frames"] else None,
@@ -186,7 +186,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return frames
 
 
-def _is_file(video) -> bool:
+def is_file(video) -> bool:
     return isinstance(video, (str, os.PathLike, bytes)) or callable(getattr(video, "read", None))
 
 
@@ -308,4 +308,4 @@ def _interpolation(resample: int) -> v2.InterpolationMode:
     }[PILImageResampling(resample)]
 
 
-__all__ = ["LinVTVideoProcessor", "flatten_videos"]
+__all__ = ["PADDING_SHOT", "LinVTVideoProcessor", "flatten_videos", "is_file"]

@@ -214,9 +214,7 @@ def make_timeline(timestamps: list[int | None], stream: VideoStream, log: Packet
         if number < num_frames and times[number] == pts:
             keyframes.append((number, pts, dts))
 
-    timeline = Timeline(
-        times, last_duration, time_base, keyframes, 0, usable, _stated_seconds(stream), decoded_numbers
-    )
+    timeline = Timeline(times, last_duration, time_base, keyframes, 0, usable, stated_seconds(stream), decoded_numbers)
     if not strict:
         # Packets that show no frame are usual in some codecs (VP8), but those decode without an error.
         timeline.num_lost_frames += max(len(log.timestamps) - num_frames, 0)
@@ -229,7 +227,7 @@ def make_timeline(timestamps: list[int | None], stream: VideoStream, log: Packet
     return timeline
 
 
-def _stated_seconds(stream: VideoStream) -> float:
+def stated_seconds(stream: VideoStream) -> float:
     """Duration that the file states for the video; 0 if it states none, or only one of all its streams together."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)

@@ -1,0 +1,177 @@
+"""Rows that cannot be trained on are named with their number and the reason, before training and during it."""
+
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+from tiny_families import random_video, user_turn
+from torch.utils.data import DataLoader
+
+from linvt.processors.row_checks import check_rows, keep_good_rows
+from linvt.processors.training_rows import BadRowError, RowVideos, number_rows
+from linvt.processors.video_chat_collator import STAND_IN, VideoChatCollator
+
+
+ANSWER = {"role": "assistant", "content": "A cat."}
+PLACE, ASKED = {"type": "video"}, {"type": "text", "text": "What is it?"}
+
+
+def row_of(*parts, answer=ANSWER, **columns) -> dict:
+    return {"messages": [{"role": "user", "content": [*parts, ASKED]}, answer], **columns}
+
+
+GOOD = row_of({"type": "video", "video": random_video(4)})
+
+BAD_ROWS = {
+    "no_video": (row_of(PLACE), "message 0 has a place for a video and there is none"),
+    "no_second_video": (row_of(PLACE, PLACE, videos=["a.mp4"]), "place for a video .* the column 'videos' has 1"),
+    "more_videos": (row_of(PLACE, videos=["a.mp4", "b.mp4"]), "'videos' has 2, but .* empty places .* for 1 of them"),
+    "videos_without_place": (row_of(videos=["a.mp4"]), "'videos' has 1, but .* for 0 of them"),
+    "two_videos_in_one_place": (row_of({**PLACE, "video": "a.mp4", "path": "b.mp4"}), r"named 2 times \(video, path"),
+    "more_images": (row_of(images=[Image.new("RGB", (8, 8))]), "'images' has 1, but"),
+    "no_file": (row_of({**PLACE, "video": "no_such.mp4"}), "'no_such.mp4': there is no such file"),
+    "no_frame_file": (row_of({**PLACE, "video": ["no_such.png"]}), "no_such.png"),
+    "no_image_file": (row_of({"type": "image", "image": "no_such.png"}), "no_such.png"),
+    "no_video_content": (row_of({**PLACE, "video": b"no video"}), "8 bytes.*not a video that FFmpeg knows"),
+    "empty_answer": (row_of(answer={"role": "assistant", "content": " \n"}), "answer in message 1 is empty"),
+    "no_parts_in_answer": (row_of(answer={"role": "assistant", "content": []}), "answer in message 1 is empty"),
+    "no_answer": ({"messages": user_turn("Hello?")}, "no answer to learn"),
+    "answer_only_in_prompt": ({"prompt": [ANSWER], "completion": user_turn("Hm.")}, "no answer to learn"),
+    "video_in_answer": (row_of(answer={"role": "assistant", "content": [PLACE]}), "role 'assistant' holds more than"),
+    "other_columns": ({"text": "Hello."}, r"has the columns \['text'\]; expected 'messages', or 'prompt' and"),
+    "no_messages": ({"messages": "Hello."}, "given as str; expected a list of messages"),
+    "part_without_text": (row_of({"type": "text"}), "message 0 has the part {'type': 'text'}"),
+    "part_without_type": (row_of({"text": "Hm."}), "has no 'type'"),
+    "placeholder_in_text": (row_of({"type": "text", "text": "<image>"}), "0 images and videos, but its prompt has 1"),
+}
+each_bad_row = pytest.mark.parametrize("name", BAD_ROWS)
+
+
+@each_bad_row
+def test_bad_rows_are_named_in_training(make_linvt, name):
+    _, processor = make_linvt("llava")
+    row, reason = BAD_ROWS[name]
+    with pytest.raises(BadRowError, match=f"Row 7: .*{reason}") as raised:
+        VideoChatCollator(processor)([GOOD, {**row, "row_number": 7}])
+    assert raised.value.row_number == 7
+
+
+@each_bad_row
+def test_bad_rows_are_named_before_training(make_linvt, name):
+    _, processor = make_linvt("llava")
+    row, reason = BAD_ROWS[name]
+    bad = check_rows([GOOD, row, GOOD], processor)
+    assert list(bad) == [1]
+    with pytest.raises(BadRowError, match=f"Row 1: .*{reason}"):
+        raise bad[1]
+
+
+def test_all_bad_rows_are_left_out_at_once(make_linvt, caplog):
+    _, processor = make_linvt("llava")
+    rows = number_rows([GOOD, *(row for row, _ in BAD_ROWS.values()), GOOD])
+    shuffled = rows[1:] + rows[:1]
+    with pytest.raises(BadRowError, match=rf"{len(BAD_ROWS)} of {len(rows)} rows are bad:\n  Row 1: .*\n  Row 2: "):
+        keep_good_rows(shuffled, processor)
+    good = keep_good_rows(shuffled, processor, skip_bad_rows=True)
+    assert [row["row_number"] for row in good] == [len(rows) - 1, 0]
+    assert "Row 1: " in caplog.text and "They are left out." in caplog.text
+    with pytest.raises(BadRowError, match="1 of 1 rows are bad"):
+        keep_good_rows(rows[1:2], processor, skip_bad_rows=True)
+
+
+def test_bad_rows_are_left_out_of_a_batch(make_linvt, caplog):
+    _, processor = make_linvt("llava")
+    bad = [{**row, "row_number": 10 + place} for place, (row, _) in enumerate(BAD_ROWS.values())]
+    collator = VideoChatCollator(processor, skip_bad_rows=True)
+    expected = VideoChatCollator(processor)([GOOD, GOOD])
+    for _ in range(2):
+        batch = collator([*bad[:3], GOOD, *bad[3:], GOOD])
+        assert batch.keys() == expected.keys() and all(torch.equal(batch[name], expected[name]) for name in batch)
+    assert sorted(collator.skipped) == [row["row_number"] for row in bad]
+    assert caplog.text.count("Row 12: ") == 1  # said once, though it came twice
+
+
+def test_a_batch_of_bad_rows_can_be_trained_on(make_linvt):
+    """Its loss is finite, so that no rank stops and no weight is spoilt."""
+    model, processor = make_linvt("llava")
+    collator = VideoChatCollator(processor, skip_bad_rows=True)
+    batch = collator([BAD_ROWS["no_video"][0], BAD_ROWS["no_file"][0]])
+    expected = VideoChatCollator(processor)([STAND_IN])
+    assert batch.keys() == expected.keys() and all(torch.equal(batch[name], expected[name]) for name in batch)
+    assert list(collator.skipped) == [0, 1] and model(**batch).loss.isfinite()
+    collator([BAD_ROWS["no_video"][0]])
+    assert list(collator.skipped) == [0, 1, 2]
+
+
+def test_rows_that_are_too_long(make_linvt, caplog):
+    _, processor = make_linvt("llava")
+    wordy = row_of({"type": "text", "text": "Look. " * 40}, row_number=5)
+    length = VideoChatCollator(processor)([GOOD])["input_ids"].shape[1]
+    assert not check_rows([GOOD], processor, max_length=length)
+    (error,) = check_rows([GOOD], processor, max_length=length - 1).values()
+    assert error.reason == f"it has {length} tokens, and max_length is {length - 1}."
+    with pytest.raises(BadRowError, match=rf"Row 5: it has \d+ tokens, and max_length is {length}"):
+        VideoChatCollator(processor, max_length=length)([GOOD, wordy])
+    collator = VideoChatCollator(processor, max_length=length, skip_bad_rows=True)
+    expected = VideoChatCollator(processor)([GOOD])
+    batch = collator([wordy, GOOD])
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    assert torch.equal(collator([wordy])["input_ids"], VideoChatCollator(processor)([STAND_IN])["input_ids"])
+
+
+def test_videos_that_are_too_long(make_linvt, video_file):
+    _, processor = make_linvt("llava")
+    row = row_of({"type": "video", "video": str(video_file(20, fps=10))})
+    assert not check_rows([row], processor, max_video_seconds=2.1)
+    with pytest.raises(BadRowError, match=r"Row 0: .*clip_20_0.mp4' is 2.0 s long, and max_video_seconds is 1.5"):
+        keep_good_rows([row], processor, max_video_seconds=1.5)
+
+
+def test_damage_that_only_decoding_shows(make_linvt, video_file):
+    """The index of the file is whole, so it opens; none of its pictures is."""
+    _, processor = make_linvt("llava")
+    path = video_file(20)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat") + 4
+    end = content.index(b"moov") - 4
+    content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    row = row_of({"type": "video", "video": str(path)}, row_number=3)
+    assert not check_rows([row], processor)
+    with pytest.raises(BadRowError, match="Row 3: .*Cannot read a video"):
+        VideoChatCollator(processor)([row])
+
+
+def test_wrong_settings_are_no_fault_of_a_row(make_linvt, video_file):
+    """Else every row would be skipped in turn."""
+    _, processor = make_linvt("llava")
+    collator = VideoChatCollator(processor, skip_bad_rows=True, processor_kwargs={"shot_detection": "transnet"})
+    with pytest.raises(ValueError, match="shot_detection is 'transnet'"):
+        collator([row_of({"type": "video", "video": str(video_file(6))})])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_error_of_a_dataloader_names_the_row(make_linvt, num_workers):
+    _, processor = make_linvt("llava")
+    rows = number_rows([BAD_ROWS["no_file"][0], BAD_ROWS["no_video"][0]])
+    loader = DataLoader(rows[1:], collate_fn=VideoChatCollator(processor), num_workers=num_workers)
+    with pytest.raises(BadRowError, match="Row 1: message 0 has a place"):
+        next(iter(loader))
+    error = pickle.loads(pickle.dumps(BadRowError("broken", 4)))
+    assert isinstance(error, BadRowError) and "broken" in str(error)
+
+
+def test_rows_of_a_dataset_keep_their_numbers():
+    datasets = pytest.importorskip("datasets")
+    rows = [{"messages": [{"role": "user", "content": str(number)}, ANSWER]} for number in range(20)]
+    dataset = number_rows(datasets.Dataset.from_list(rows))
+    shuffled = dataset.shuffle(seed=1)
+    assert [row["messages"][0]["content"] for row in shuffled] == [str(row["row_number"]) for row in shuffled]
+    assert sorted(shuffled["row_number"]) == list(range(20)) != list(shuffled["row_number"])
+    assert number_rows(shuffled) is shuffled
+
+
+def test_videos_of_rows():
+    rows = [row_of(PLACE, PLACE, videos=["a.mp4", "b.mp4"]), row_of(), row_of({**PLACE, "path": "c.mp4"})]
+    assert list(RowVideos(rows)) == [["a.mp4", "b.mp4"], [], ["c.mp4"]]
