@@ -10,8 +10,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.processors.frame_token_cache import FrameTokenCache
 from linvt.processors.row_checks import keep_good_rows
-from linvt.processors.training_rows import RowVideos, number_rows
+from linvt.processors.training_rows import number_rows
 from linvt.processors.video_chat_collator import VideoChatCollator
 from linvt.video_sft_trainer import VideoSFTTrainer
 
@@ -58,14 +59,16 @@ def load_rows(name: str, processor: LinVTProcessor, arguments: DataArguments) ->
 
 
 def make_trainer(model, processor, arguments: DataArguments, config: SFTConfig, **kwargs) -> VideoSFTTrainer:
-    with PartialState().main_process_first():
-        rows = load_rows(arguments.dataset, processor, arguments)
-        eval_rows = None
-        if arguments.eval_dataset is not None:
-            eval_rows = load_rows(arguments.eval_dataset, processor, arguments)
+    rows = load_rows(arguments.dataset, processor, arguments)
+    eval_rows = None if arguments.eval_dataset is None else load_rows(arguments.eval_dataset, processor, arguments)
     cache = None
     if arguments.frame_token_cache is not None:
-        cache = build_cache(arguments.frame_token_cache, model, processor, [rows, eval_rows])
+        # Before anything is sharded: every process encodes its share of the videos with the whole encoder.
+        cache = FrameTokenCache(arguments.frame_token_cache, model.to(config.device), processor)
+        for part in (rows, eval_rows):
+            if part is not None:
+                cache.build(part, num_workers=config.dataloader_num_workers)
+        PartialState().wait_for_everyone()
     return VideoSFTTrainer(
         model=model,
         args=config,

@@ -53,16 +53,25 @@ class ImageLLMFamily:
         rows = max(round(math.sqrt(num_tokens * height / width)), 1)
         return (rows, num_tokens // rows) if num_tokens % rows == 0 else (1, num_tokens)
 
-    def has_trainable_encoder(self) -> bool:
-        """Whether a weight outside the language model learns: the vision encoder or the projector."""
+    def _language_parts(self) -> list[torch.nn.Module]:
         language = (self.image_llm.get_decoder(), self.image_llm.get_output_embeddings())
         # A model that does not know its decoder returns itself or its base, which hold the encoder too.
         whole = (None, self.image_llm, self.image_llm.base_model)
-        parts = [module for module in language if all(module is not other for other in whole)]
-        spared = {id(parameter) for module in parts for parameter in module.parameters()}
+        return [module for module in language if all(module is not other for other in whole)]
+
+    def has_trainable_encoder(self) -> bool:
+        """Whether a weight outside the language model learns: the vision encoder or the projector."""
+        spared = {id(parameter) for module in self._language_parts() for parameter in module.parameters()}
         return any(
             parameter.requires_grad and id(parameter) not in spared for parameter in self.image_llm.parameters()
         )
+
+    def encoder_tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and persistent buffers outside the language model: the vision encoder's and the projector's."""
+        language = [module.state_dict(keep_vars=True) for module in self._language_parts()]
+        spared = {id(tensor) for tensors in language for tensor in tensors.values()}
+        tensors = self.image_llm.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in tensors.items() if id(tensor) not in spared}
 
     def image_input_names(self, inputs: dict) -> set[str]:
         """Names among `inputs` that describe images: those that `get_image_features` takes."""

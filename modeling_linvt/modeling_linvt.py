@@ -26,7 +26,9 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
+from linvt.encoder_fingerprint import encoder_fingerprint
 from linvt.frame_clips import frame_clips
+from linvt.given_frame_tokens import given_frame_tokens
 from linvt.image_llm_families import image_llm_family
 from linvt.image_llm_loading import (
     HUB_ARGUMENTS,
@@ -258,6 +260,24 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         with self._encoder_grad():
             return image_llm_family(self.image_llm).frame_tokens(self._blank_frames()[None].to(self.dtype))
 
+    def encode_video(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """
+        V of one video, to be kept and given as `video_frame_tokens` in place of its frames.
+
+        Args:
+            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
+            shot_ids (`torch.LongTensor` of shape `(frames,)`): Shot of each frame.
+
+        Returns:
+            `torch.Tensor` of shape `(clips, tokens per clip, channels)`, and the rows and columns of these tokens.
+        """
+        tokens = self.get_frame_tokens(frames, frame_clips(shot_ids, self.config.frames_per_patch))
+        return tokens, image_llm_family(self.image_llm).token_grid(tokens.shape[1], *frames.shape[-2:])
+
+    def encoder_fingerprint(self) -> str:
+        """Names what V of given frames depends on: the weights and settings of the encoder. It reads all of them."""
+        return encoder_fingerprint(self)
+
     def _check_frame_tokens(self, tokens: torch.Tensor, num_clips: int) -> None:
         channels = self.config.video_tokenizer_config.embedding_size
         if tokens.dim() != 3 or len(tokens) != num_clips or tokens.shape[2] != channels:
@@ -269,11 +289,13 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def get_video_features(
         self,
-        pixel_values_videos: torch.Tensor,
+        pixel_values_videos: torch.Tensor | None,
         video_milliseconds: torch.Tensor,
         video_shot_ids: torch.Tensor | None = None,
         instruction_embeds: list[torch.Tensor] | None = None,
         output_token_weights: bool = False,
+        video_frame_tokens: torch.Tensor | None = None,
+        video_token_grid: torch.Tensor | None = None,
         ranks: RankAgreement = ALONE,
     ) -> LinVTVideoFeatures:
         """
@@ -288,9 +310,13 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             instruction_embeds (`list[torch.Tensor]`, *optional*): Per video the input embeddings of the instruction,
                 `(text_length, channels)`.
             output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
+            video_frame_tokens (`torch.Tensor` of shape `(videos, clips, tokens per clip, channels)`, *optional*): V of
+                each video, as [`~LinVTForConditionalGeneration.encode_video`] gave it and padded at the end, in place
+                of `pixel_values_videos`: the vision encoder does not run.
+            video_token_grid (`torch.LongTensor` of shape `(videos, 2)`, *optional*): Rows and columns of its tokens.
             ranks ([`RankAgreement`], *optional*): Told of every call of the encoder and of the video tokenizer.
         """
-        num_videos, max_frames, _, height, width = pixel_values_videos.shape
+        num_videos, max_frames = video_milliseconds.shape
         if video_shot_ids is None:
             video_shot_ids = torch.zeros_like(video_milliseconds)
         clips, seconds, shot_ids = [], [], []
@@ -301,11 +327,17 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             clips.append(frame_clips(shots, self.config.frames_per_patch))
             seconds.append(video_milliseconds[video][clips[-1]].float().mean(1) / 1000)
             shot_ids.append(shots[clips[-1][:, 0]])
-        all_clips = torch.cat([clip + video * max_frames for video, clip in enumerate(clips)])
-        tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips, ranks)
+        if video_frame_tokens is None:
+            all_clips = torch.cat([clip + video * max_frames for video, clip in enumerate(clips)])
+            tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips, ranks)
+            tokens = tokens.split([len(clip) for clip in clips])
+            grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], *pixel_values_videos.shape[-2:])
+        else:
+            if pixel_values_videos is not None or video_token_grid is None:
+                raise ValueError("Give either pixel_values_videos, or video_frame_tokens with their video_token_grid.")
+            num_clips = [len(clip) for clip in clips]
+            tokens, grid = given_frame_tokens(self.image_llm, video_frame_tokens, video_token_grid, num_clips)
         ranks.finish(self._blank_frame_tokens)
-        tokens = tokens.split([len(clip) for clip in clips])
-        grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], height, width)
         device = self.video_tokenizer.device
 
         outputs = [None] * num_videos
@@ -363,7 +395,9 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
             return_contrastive_loss (`bool`, *optional*, defaults to `False`): Whether to return the video-text
                 contrastive loss of the answers in `labels`. All ranks must agree on it.
-            kwargs: All other inputs of the image-LLM, such as `pixel_values` or `past_key_values`.
+            kwargs: `video_frame_tokens` and `video_token_grid`, known tokens in place of `pixel_values_videos`; see
+                [`~LinVTForConditionalGeneration.get_video_features`]. All other inputs of the image-LLM, such as
+                `pixel_values` or `past_key_values`.
         """
         if return_contrastive_loss and labels is None:
             raise ValueError("return_contrastive_loss needs labels, which say where the answers stand.")
@@ -448,6 +482,8 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         instruction_turns: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
         output_token_weights: bool = False,
+        video_frame_tokens: torch.Tensor | None = None,
+        video_token_grid: torch.Tensor | None = None,
         ranks: RankAgreement = ALONE,
         **kwargs,
     ) -> tuple[dict, LinVTVideoFeatures | None]:
@@ -456,30 +492,30 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         came. With videos, everything in the prompt becomes `inputs_embeds`, with `position_ids` where the image-LLM
         needs them. For the arguments see [`~LinVTForConditionalGeneration.forward`].
         """
-        if pixel_values_videos is None and not ranks.sharded:
+        videos = pixel_values_videos if video_frame_tokens is None else video_frame_tokens
+        if videos is None and not ranks.sharded:
             self._pass_blanks(ranks)
             given = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_token_type_ids": mm_token_type_ids}
             return kwargs | {name: value for name, value in given.items() if value is not None}, None
-        has_videos = pixel_values_videos is not None
-        if has_videos:
-            self._check_video_inputs(
-                input_ids, pixel_values_videos, video_milliseconds, instruction_turns, mm_token_type_ids
-            )
+        if videos is not None:
+            self._check_video_inputs(input_ids, videos, video_milliseconds, instruction_turns, mm_token_type_ids)
         family = image_llm_family(self.image_llm)
-        is_video = mm_token_type_ids == VIDEO if has_videos else torch.zeros_like(input_ids, dtype=torch.bool)
+        is_video = mm_token_type_ids == VIDEO if videos is not None else torch.zeros_like(input_ids, dtype=torch.bool)
         is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
         # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image | is_video, 0))
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = None
-        if has_videos:
+        if videos is not None:
             features = self.get_video_features(
                 pixel_values_videos,
                 video_milliseconds,
                 video_shot_ids,
                 self._instruction_embeds(embeds, instruction_turns, is_video),
                 output_token_weights,
+                video_frame_tokens,
+                video_token_grid,
                 ranks,
             )
             video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
@@ -530,7 +566,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _check_video_inputs(
         self,
         input_ids: torch.LongTensor | None,
-        pixel_values_videos: torch.Tensor,
+        videos: torch.Tensor,
         video_milliseconds: torch.Tensor | None,
         instruction_turns: torch.Tensor | None,
         mm_token_type_ids: torch.Tensor | None,
@@ -545,7 +581,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         missing = [name for name, value in needed.items() if value is None]
         if missing:
             raise ValueError(f"A video is given without {', '.join(missing)}; make the inputs with LinVTProcessor.")
-        num_tokens, num_videos = int((mm_token_type_ids == VIDEO).sum()), len(pixel_values_videos)
+        num_tokens, num_videos = int((mm_token_type_ids == VIDEO).sum()), len(videos)
         if num_tokens != num_videos * self.config.num_video_tokens:
             raise ValueError(
                 f"The prompt has {num_tokens} video tokens, but {num_videos} videos of {self.config.num_video_tokens} "

@@ -73,6 +73,16 @@ def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
     return ChatPrompt(text, [(shift(start), shift(end)) for start, end in answers], chat)
 
 
+def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
+    """What the model takes for one video that is read now; a [`BadRowError`] if it cannot be read."""
+    # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
+    errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
+    try:
+        return processor.video_processor([[video]], return_tensors="pt", **video_kwargs)
+    except errors as error:
+        raise BadRowError(str(error)) from error
+
+
 class VideoChatCollator:
     """
     Makes a batch of rows of TRL's conversational forms ([`read_row`] has them). Rows with videos, with images, with
@@ -164,15 +174,7 @@ class VideoChatCollator:
         """Per video what the model takes for it."""
         if self.frame_token_cache is not None:
             return [self.frame_token_cache.load(video, **self.video_kwargs) for video in chat.videos]
-        inputs = []
-        for video in chat.videos:
-            # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
-            errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
-            try:
-                inputs.append(self.processor.video_processor([[video]], return_tensors="pt", **self.video_kwargs))
-            except errors as error:
-                raise BadRowError(str(error)) from error
-        return inputs
+        return [read_video_inputs(video, self.processor, self.video_kwargs) for video in chat.videos]
 
     def _batch(self, rows: list[tuple[ChatPrompt, list, list]]) -> dict[str, torch.Tensor]:
         prompts = [prompt for prompt, _, _ in rows]
@@ -213,4 +215,4 @@ def _batch_of_videos(videos: list[dict[str, torch.Tensor]]) -> dict[str, torch.T
     return batch
 
 
-__all__ = ["STAND_IN", "ChatPrompt", "VideoChatCollator", "chat_prompt"]
+__all__ = ["STAND_IN", "ChatPrompt", "VideoChatCollator", "chat_prompt", "read_video_inputs"]

@@ -128,9 +128,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = kwargs.pop("return_metadata", False)
         metadata = kwargs.pop("video_metadata", None)
-        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
-        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
-            options["num_frames"] = None
+        options = self.frame_options(**kwargs)
         if options["shot_detection"] not in ("autoshot", "uniform"):
             raise ValueError(f"shot_detection is {options['shot_detection']!r}; give 'autoshot' or 'uniform'.")
         videos = flatten_videos(videos)
@@ -153,6 +151,13 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if return_metadata:
             data["video_metadata"] = sampled
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+
+    def frame_options(self, **kwargs) -> dict:
+        """All settings by name, overridden by `kwargs`: what picks the frames of a video and says how they look."""
+        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
+            options["num_frames"] = None
+        return options
 
     def _sample(self, video, metadata, options: dict) -> SampledVideo:
         """The picked frames of one video, resized, still uint8."""
