@@ -74,6 +74,11 @@ class ImageLLMFamily:
             )
         return clips[:, 0]
 
+    def blank_frame_size(self) -> tuple[int, int]:
+        """Height and width in pixels of a small frame that the vision encoder takes."""
+        size = self.image_llm.config.vision_config.image_size
+        return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
     def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the tokens of a frame of `height` x `width` pixels; one row if they form no grid."""
         rows = max(round(math.sqrt(num_tokens * height / width)), 1)
@@ -156,6 +161,10 @@ class Qwen2VLFamily(ImageLLMFamily):
             patches.reshape(num_clips * rows * columns, -1), image_grid_thw=grid, return_dict=True
         ).pooler_output
         return _stack(features)
+
+    def blank_frame_size(self) -> tuple[int, int]:
+        vision = self.image_llm.config.vision_config
+        return (vision.patch_size * vision.spatial_merge_size,) * 2
 
     def position_ids(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_mask: torch.Tensor, inputs: dict

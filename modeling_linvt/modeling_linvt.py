@@ -26,6 +26,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
+from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
 from linvt.encoder_fingerprint import encoder_fingerprint
 from linvt.frame_clips import frame_clips
 from linvt.given_frame_tokens import given_frame_tokens
@@ -39,6 +40,7 @@ from linvt.image_llm_loading import (
 )
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
+from linvt.rank_agreement import ALONE, RankAgreement, weights_are_sharded
 
 
 VIDEO = 2  # the value of a video token in Transformers' `mm_token_type_ids`; text is 0, images are 1
@@ -67,6 +69,8 @@ class LinVTCausalLMOutputWithPast(ModelOutput):
     What the image-LLM returned for a prompt with videos, and:
 
     Args:
+        contrastive_loss (`torch.FloatTensor`, *optional*, returned with `return_contrastive_loss=True`): A scalar, no
+            part of `loss`; see [`VideoTextContrast`].
         video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`).
         video_token_weights (`tuple[torch.FloatTensor]`, *optional*, returned with `output_token_weights=True`):
             Per video W of shape `(num_video_tokens, frames * tokens per frame)`; see [`LinVTVideoOutput`].
@@ -77,6 +81,7 @@ class LinVTCausalLMOutputWithPast(ModelOutput):
     past_key_values: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    contrastive_loss: torch.Tensor | None = None
     video_tokens: torch.Tensor | None = None
     video_token_weights: tuple[torch.Tensor, ...] | None = None
 
@@ -102,6 +107,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
+    _keys_to_ignore_on_load_missing = ["contrast.logit_scale"]  # only training has a use for it
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -115,9 +121,18 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:
             self.image_llm = image_llm
         self.video_tokenizer = _video_tokenizer(config.video_tokenizer_config, self.image_llm)
+        self.contrast = VideoTextContrast()
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():
             self.post_init()
+        # Image-LLMs also name layers that they do not have, such as CLIP's for text; FSDP looks for each of them.
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+
+    @torch.no_grad()
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VideoTextContrast):
+            init.constant_(module.logit_scale, FRESH_LOGIT_SCALE)
 
     @classmethod
     def from_image_llm(
@@ -151,6 +166,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         config.dtype = embeddings.dtype
         model = cls(config, image_llm=image_llm)
         model.video_tokenizer.to(device=embeddings.device, dtype=embeddings.dtype)
+        model.contrast.to(device=embeddings.device, dtype=embeddings.dtype)
         model.generation_config = copy.deepcopy(image_llm.generation_config)
         return model.train(image_llm.training)
 
@@ -198,7 +214,9 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_decoder(self) -> torch.nn.Module:
         return self.image_llm.get_decoder()
 
-    def get_frame_tokens(self, frames: torch.Tensor, clips: torch.Tensor | None = None) -> torch.Tensor:
+    def get_frame_tokens(
+        self, frames: torch.Tensor, clips: torch.Tensor | None = None, ranks: RankAgreement = ALONE
+    ) -> torch.Tensor:
         """
         V, the image-LLM's tokens of frames, `config.frames_per_batch` frames at a time; for RED-VILLM, whose video
         tokenizer has projectors of its own, the features of the vision encoder.
@@ -207,6 +225,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
             clips (`torch.LongTensor` of shape `(clips, frames_per_patch)`, *optional*): Numbers of the frames that
                 the encoder takes in together; each frame alone by default.
+            ranks ([`RankAgreement`], *optional*): Told of every call of the encoder.
 
         Returns:
             `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
@@ -214,13 +233,12 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         family = image_llm_family(self.image_llm)
         if clips is None:
             clips = torch.arange(len(frames), device=frames.device)[:, None]
-        # Gradient checkpointing makes inputs require gradients, also those of a frozen encoder; it needs no graph.
-        learns = torch.is_grad_enabled() and family.has_trainable_encoder()
         before_projector = self.video_tokenizer.reads == "features"
         encode = family.encoder_features if before_projector else family.frame_tokens
         tokens, done = None, 0
-        with torch.set_grad_enabled(learns):
+        with self._encoder_grad():
             for batch in clips.split(max(self.config.frames_per_batch // clips.shape[1], 1)):
+                ranks.announce()
                 batch_tokens = encode(frames[batch].to(self.dtype))
                 if not before_projector:
                     self._check_frame_tokens(batch_tokens, len(batch))
@@ -229,6 +247,25 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 tokens[done : done + len(batch)] = batch_tokens
                 done += len(batch)
         return tokens
+
+    def _encoder_grad(self) -> torch.set_grad_enabled:
+        # Gradient checkpointing makes inputs require gradients, also those of a frozen encoder; it needs no graph.
+        learns = torch.is_grad_enabled() and image_llm_family(self.image_llm).has_trainable_encoder()
+        return torch.set_grad_enabled(learns)
+
+    def _blank_frames(self) -> torch.Tensor:
+        size = image_llm_family(self.image_llm).blank_frame_size()
+        return torch.zeros(1, 3, *size, device=self.video_tokenizer.device)
+
+    def _blank_frame_tokens(self) -> torch.Tensor:
+        return self.get_frame_tokens(self._blank_frames())
+
+    def _blank_video_tokens(self) -> torch.Tensor:
+        return self.video_tokenizer(**self.video_tokenizer.blank_video()).video_tokens
+
+    def _blank_image_tokens(self) -> torch.Tensor:
+        with self._encoder_grad():
+            return image_llm_family(self.image_llm).frame_tokens(self._blank_frames()[None].to(self.dtype))
 
     def encode_video(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """
@@ -266,6 +303,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         output_token_weights: bool = False,
         video_frame_tokens: torch.Tensor | None = None,
         video_token_grid: torch.Tensor | None = None,
+        ranks: RankAgreement = ALONE,
     ) -> LinVTVideoFeatures:
         """
         Video tokens of videos, each of which gives what it gives alone.
@@ -283,6 +321,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 each video, as [`~LinVTForConditionalGeneration.encode_video`] gave it and padded at the end, in place
                 of `pixel_values_videos`: the vision encoder does not run.
             video_token_grid (`torch.LongTensor` of shape `(videos, 2)`, *optional*): Rows and columns of its tokens.
+            ranks ([`RankAgreement`], *optional*): Told of every call of the encoder and of the video tokenizer.
         """
         num_videos, max_frames = video_milliseconds.shape
         if video_shot_ids is None:
@@ -297,7 +336,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             shot_ids.append(shots[clips[-1][:, 0]])
         if video_frame_tokens is None:
             all_clips = torch.cat([clip + video * max_frames for video, clip in enumerate(clips)])
-            tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips)
+            tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips, ranks)
             tokens = tokens.split([len(clip) for clip in clips])
             grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], *pixel_values_videos.shape[-2:])
         else:
@@ -305,6 +344,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError("Give either pixel_values_videos, or video_frame_tokens with their video_token_grid.")
             num_clips = [len(clip) for clip in clips]
             tokens, grid = given_frame_tokens(self.image_llm, video_frame_tokens, video_token_grid, num_clips)
+        ranks.finish(self._blank_frame_tokens)
         # The average tokens of Tab. 2 are made without parameters, wherever the frame tokens are.
         device = next((parameter.device for parameter in self.video_tokenizer.parameters()), tokens[0].device)
 
@@ -314,6 +354,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             group = [video for video in range(num_videos) if len(clips[video]) == length]
             texts = [None] if instruction_embeds is None else [instruction_embeds[video] for video in group]
             embeds, mask = (None, None) if texts[0] is None else _pad(texts, device)
+            ranks.announce()
             output = self.video_tokenizer(
                 _stack([tokens[video] for video in group]).to(device),
                 grid,
@@ -325,6 +366,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
             for place, video in enumerate(group):
                 outputs[video] = {name: value[place] for name, value in output.items()}
+        ranks.finish(self._blank_video_tokens)
         columns = {name: tuple(output[name] for output in outputs) for name in outputs[0]}
         return LinVTVideoFeatures(
             pooler_output=torch.stack(columns["video_tokens"]),
@@ -344,10 +386,11 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mm_token_type_ids: torch.IntTensor | None = None,
         labels: torch.LongTensor | None = None,
         output_token_weights: bool = False,
+        return_contrastive_loss: bool = False,
         **kwargs,
     ) -> ModelOutput | tuple:
         """
-        With videos a [`LinVTCausalLMOutputWithPast`], without what the image-LLM returns.
+        With videos, or the contrastive loss, a [`LinVTCausalLMOutputWithPast`], without what the image-LLM returns.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): The prompt, with the tokens of the image-LLM's
@@ -358,10 +401,20 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 videos of the i-th user turn that holds a video, 0 elsewhere. TTA reads no other text (Sec. 3.2.2).
             mm_token_type_ids (`torch.IntTensor` of shape `(batch, length)`): 2 on video tokens, 1 on images, else 0.
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
+            return_contrastive_loss (`bool`, *optional*, defaults to `False`): Whether to return the video-text
+                contrastive loss of the answers in `labels`. All ranks must agree on it.
             kwargs: `video_frame_tokens` and `video_token_grid`, known tokens in place of `pixel_values_videos`; see
                 [`~LinVTForConditionalGeneration.get_video_features`]. All other inputs of the image-LLM, such as
                 `pixel_values` or `past_key_values`.
         """
+        if return_contrastive_loss and labels is None:
+            raise ValueError("return_contrastive_loss needs labels, which say where the answers stand.")
+        learns = any(parameter.requires_grad for parameter in self.video_tokenizer.parameters())
+        ranks = RankAgreement(
+            sharded=weights_are_sharded(self),
+            needs_graph=labels is not None and self.training and torch.is_grad_enabled() and learns,
+            device=self.contrast.logit_scale.device,
+        )
         inputs, features = self.get_llm_inputs(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -371,20 +424,26 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
             instruction_turns=instruction_turns,
             mm_token_type_ids=mm_token_type_ids,
             output_token_weights=output_token_weights,
+            ranks=ranks,
             **kwargs,
         )
-        if features is None:
+        if features is None and not ranks.zero.requires_grad and not return_contrastive_loss:
             return self.image_llm(labels=labels, **inputs)
         return_dict = inputs.pop("return_dict", None)
         outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
+        contrastive_loss = None
+        if return_contrastive_loss:
+            pair = (None, None) if features is None else (inputs["inputs_embeds"], mm_token_type_ids == VIDEO)
+            contrastive_loss = self.contrast(*pair, labels)
         outputs = LinVTCausalLMOutputWithPast(
-            loss=outputs.loss,
+            loss=None if outputs.loss is None else outputs.loss + ranks.zero.to(outputs.loss.device),
             logits=outputs.logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            video_tokens=features.pooler_output,
-            video_token_weights=features.token_weights,
+            contrastive_loss=contrastive_loss,
+            video_tokens=None if features is None else features.pooler_output,
+            video_token_weights=None if features is None else features.token_weights,
         )
         return outputs.to_tuple() if return_dict is False else outputs
 
@@ -433,6 +492,7 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         output_token_weights: bool = False,
         video_frame_tokens: torch.Tensor | None = None,
         video_token_grid: torch.Tensor | None = None,
+        ranks: RankAgreement = ALONE,
         **kwargs,
     ) -> tuple[dict, LinVTVideoFeatures | None]:
         """
@@ -441,36 +501,48 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         needs them. For the arguments see [`~LinVTForConditionalGeneration.forward`].
         """
         videos = pixel_values_videos if video_frame_tokens is None else video_frame_tokens
-        if videos is None:
+        if videos is None and not ranks.sharded:
+            self._pass_blanks(ranks)
             given = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_token_type_ids": mm_token_type_ids}
             return kwargs | {name: value for name, value in given.items() if value is not None}, None
-        self._check_video_inputs(input_ids, videos, video_milliseconds, instruction_turns, mm_token_type_ids)
+        if videos is not None:
+            self._check_video_inputs(input_ids, videos, video_milliseconds, instruction_turns, mm_token_type_ids)
         family = image_llm_family(self.image_llm)
-        is_video = mm_token_type_ids == VIDEO
+        is_video = mm_token_type_ids == VIDEO if videos is not None else torch.zeros_like(input_ids, dtype=torch.bool)
         is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
         # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image | is_video, 0))
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
-        features = self.get_video_features(
-            pixel_values_videos,
-            video_milliseconds,
-            video_shot_ids,
-            self._instruction_embeds(embeds, instruction_turns, is_video),
-            output_token_weights,
-            video_frame_tokens=video_frame_tokens,
-            video_token_grid=video_token_grid,
-        )
-        video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
-        embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
+        features = None
+        if videos is not None:
+            features = self.get_video_features(
+                pixel_values_videos,
+                video_milliseconds,
+                video_shot_ids,
+                self._instruction_embeds(embeds, instruction_turns, is_video),
+                output_token_weights,
+                video_frame_tokens=video_frame_tokens,
+                video_token_grid=video_token_grid,
+                ranks=ranks,
+            )
+            video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
+            embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
+        else:
+            self._pass_blanks(ranks)
+            # With a video the gradient passes all layers of the LLM, so it must without one.
+            embeds = embeds + ranks.zero.to(embeds.device, embeds.dtype)
         if num_image_tokens > 0:
-            images = family.image_features(kwargs).to(embeds.device, embeds.dtype)
+            ranks.announce()
+            with self._encoder_grad():
+                images = family.image_features(kwargs).to(embeds.device, embeds.dtype)
             if len(images) != num_image_tokens:
                 raise ValueError(
                     f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
                     "inputs with LinVTProcessor."
                 )
             embeds = embeds.masked_scatter(is_image[..., None], images)
+        ranks.finish(self._blank_image_tokens)
         # The images are in the embeddings now; the image-LLM shall not look for them again.
         inputs = {name: value for name, value in kwargs.items() if name not in family.image_input_names(kwargs)}
         inputs |= {"inputs_embeds": embeds, "attention_mask": attention_mask}
@@ -478,6 +550,13 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if position_ids is not None:
             inputs["position_ids"] = position_ids
         return inputs, features
+
+    def _pass_blanks(self, ranks: RankAgreement) -> None:
+        """What a batch without videos does meanwhile."""
+        ranks.finish(self._blank_frame_tokens)
+        num_blanks = ranks.finish(self._blank_video_tokens)
+        if ranks.needs_graph and num_blanks == 0:
+            ranks.add_blank(self._blank_video_tokens())
 
     def _instruction_embeds(
         self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor

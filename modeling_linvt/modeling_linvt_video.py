@@ -144,6 +144,17 @@ class LinVTVideoModel(PreTrainedModel):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
 
+    def blank_video(self) -> dict:
+        """Inputs of `forward` that all its weights take part in: one frame of one token; see `rank_agreement.py`."""
+        # The average tokens of Tab. 2 have no weights, and are wherever the frame tokens are.
+        weight = next(self.parameters(), torch.zeros(()))
+        return {
+            "frame_tokens": torch.zeros(1, 1, 1, self.config.embedding_size, device=weight.device, dtype=weight.dtype),
+            "grid": (1, 1),
+            "frame_seconds": torch.zeros(1, 1, device=weight.device),
+            "shot_ids": torch.zeros(1, 1, device=weight.device, dtype=torch.long),
+        }
+
     def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:
         """Projects the tokens to `hidden_size` and adds their time and place in the frame."""
         rows, columns = grid

@@ -101,6 +101,11 @@ class RedVillmVideoModel(PreTrainedModel):
             tokens.insert(0, align(temporal))  # Eq. 3: [Q_t, Q_z]
         return LinVTVideoOutput(video_tokens=torch.cat(tokens, dim=1))
 
+    def blank_video(self) -> dict:
+        """Inputs of `forward` that all its weights take part in; see `rank_agreement.py`."""
+        channels = self.config.encoder_size
+        return {"frame_features": torch.zeros(1, self.config.num_frames, self.config.num_frame_tokens, channels)}
+
     def _align(self, features: torch.Tensor) -> torch.Tensor:
         aligned = self.alignment_module(features)
         return aligned if self.additional_mlp is None else self.additional_mlp(aligned)

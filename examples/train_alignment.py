@@ -1,0 +1,38 @@
+"""
+Stage 1, video-language alignment: the video tokenizer learns, on next-token loss and the video-text contrastive loss.
+
+    python examples/train_alignment.py --model llava-hf/llava-1.5-7b-hf --dataset captions.jsonl --output_dir aligned
+    accelerate launch --config_file examples/accelerate/fsdp2.yaml examples/train_alignment.py --config alignment.yaml
+
+Every option, also those of TRL's `SFTConfig`, may stand in the YAML file. A row of the data set is
+`{"messages": [{"role": "user", "content": [{"type": "video", "video": PATH}, {"type": "text", "text": ...}]},
+{"role": "assistant", "content": [{"type": "text", "text": ...}]}]}`. With `--resume_from_checkpoint last` a run goes
+on from its last checkpoint. What OUTPUT_DIR then holds is a LinVT model and its processor for `from_pretrained`.
+"""
+
+from dataclasses import dataclass, field
+
+from trl import SFTConfig, TrlParser
+from video_chat_training import DataArguments, load_model_and_processor, make_trainer, train
+
+from linvt.training_stages import freeze_for_alignment
+
+
+@dataclass
+class AlignmentArguments(DataArguments):
+    model: str = field(metadata={"help": "Folder or Hub id of an image-LLM, or of a LinVT model."})
+    contrastive_weight: float = field(default=1.0, metadata={"help": "Factor of the contrastive loss; 0: none."})
+    dtype: str = field(default="bfloat16", metadata={"help": "Of the frozen image-LLM."})
+
+
+def main() -> None:
+    arguments, config = TrlParser((AlignmentArguments, SFTConfig)).parse_args_and_config()
+    model, processor = load_model_and_processor(arguments.model, arguments.num_frames, dtype=arguments.dtype)
+    model = freeze_for_alignment(model)
+    trainer = make_trainer(model, processor, arguments, config, contrastive_weight=arguments.contrastive_weight)
+    train(trainer, config)
+    trainer.save_model()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What the two training scripts share: their settings, the data, and a run that can be resumed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset, load_dataset
+from transformers import AutoConfig, AutoProcessor
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig
+
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.processors.frame_token_cache import FrameTokenCache
+from linvt.processors.row_checks import keep_good_rows
+from linvt.processors.training_rows import number_rows
+from linvt.processors.video_chat_collator import VideoChatCollator
+from linvt.video_sft_trainer import VideoSFTTrainer
+
+
+@dataclass
+class DataArguments:
+    model: str = field(metadata={"help": "Folder or Hub id of a LinVT model."})
+    dataset: str = field(metadata={"help": "A .json or .jsonl file of rows, or a Hub id, with :split if not train."})
+    eval_dataset: str | None = field(default=None, metadata={"help": "The same for evaluation."})
+    skip_bad_rows: bool = field(default=False, metadata={"help": "Leave bad rows out instead of ending."})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames per video; the processor's by default."})
+    max_tokens: int | None = field(default=None, metadata={"help": "Rows with more tokens are bad."})
+    max_video_seconds: float | None = field(default=None, metadata={"help": "Rows with longer videos are bad."})
+    frame_token_cache: str | None = field(
+        default=None, metadata={"help": "Folder for what the vision encoder makes of the frames, computed once."}
+    )
+
+
+def load_model_and_processor(name: str, num_frames: int | None, **kwargs):
+    """A LinVT model and its processor; an image-LLM gets a fresh video tokenizer."""
+    if AutoConfig.from_pretrained(name).model_type == "linvt":
+        model = LinVTForConditionalGeneration.from_pretrained(name, **kwargs)
+        processor = LinVTProcessor.from_pretrained(name)
+    else:
+        model = LinVTForConditionalGeneration.from_image_llm(name, **kwargs)
+        processor = LinVTProcessor.from_image_llm_processor(
+            AutoProcessor.from_pretrained(name), num_video_tokens=model.config.num_video_tokens
+        )
+    if num_frames is not None:
+        processor.video_processor.num_frames = num_frames
+    return model, processor
+
+
+def load_rows(name: str, processor: LinVTProcessor, arguments: DataArguments) -> Dataset:
+    """Rows of TRL's conversational form, checked before anything is trained."""
+    if Path(name).suffix in (".json", ".jsonl"):
+        rows = load_dataset("json", data_files=name, split="train")
+    else:
+        hub_id, _, split = name.partition(":")
+        rows = load_dataset(hub_id, split=split or "train")
+    rows = number_rows(rows)
+    limits = (arguments.max_tokens, arguments.max_video_seconds)
+    return keep_good_rows(rows, processor, arguments.skip_bad_rows, *limits)
+
+
+def make_trainer(model, processor, arguments: DataArguments, config: SFTConfig, **kwargs) -> VideoSFTTrainer:
+    rows = load_rows(arguments.dataset, processor, arguments)
+    eval_rows = None if arguments.eval_dataset is None else load_rows(arguments.eval_dataset, processor, arguments)
+    cache = None
+    if arguments.frame_token_cache is not None:
+        # Before anything is sharded: every process encodes its share of the videos with the whole encoder.
+        cache = FrameTokenCache(arguments.frame_token_cache, model.to(config.device), processor)
+        for part in (rows, eval_rows):
+            if part is not None:
+                cache.build(part, num_workers=config.dataloader_num_workers)
+        PartialState().wait_for_everyone()
+    return VideoSFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=rows,
+        eval_dataset=eval_rows,
+        data_collator=VideoChatCollator(processor, cache, arguments.max_tokens, arguments.skip_bad_rows),
+        processing_class=processor,
+        **kwargs,
+    )
+
+
+def train(trainer: VideoSFTTrainer, config: SFTConfig) -> None:
+    """From the last checkpoint in the output folder where `--resume_from_checkpoint last` says so."""
+    checkpoint = config.resume_from_checkpoint
+    if checkpoint == "last":
+        checkpoint = get_last_checkpoint(config.output_dir) if Path(config.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)

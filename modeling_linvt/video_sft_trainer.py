@@ -1,0 +1,116 @@
+"""TRL's `SFTTrainer` for video chats: next-token loss, and the contrastive loss of the alignment stage beside it.
+
+Needs `pip install linvt[train]`, so `import linvt` does not import it.
+"""
+
+import inspect
+from collections import defaultdict
+
+import torch
+from accelerate.utils import DistributedType
+from peft import PeftModel
+from trl import SFTConfig, SFTTrainer
+
+from linvt.modeling_linvt import LinVTForConditionalGeneration
+
+
+class VideoSFTTrainer(SFTTrainer):
+    """
+    `SFTTrainer` whose rows become batches in the collator, since TRL prepares text and images but no videos.
+
+    Args:
+        model ([`LinVTForConditionalGeneration`] or `PeftModel`): With `requires_grad` where it shall learn; see
+            `training_stages.py`.
+        args (`SFTConfig`): What TRL needs for videos is set in it: nothing is tokenized, packed or truncated before
+            the collator.
+        contrastive_weight (`float`, *optional*, defaults to 0.0): Factor of the contrastive loss. 0 leaves it out.
+        kwargs: Other arguments of `SFTTrainer`. `data_collator` is needed, as is `processing_class`.
+
+    The loss is
+
+        sum of the next-token losses / number of learnt tokens in all micro-batches and ranks of this step
+        + contrastive_weight * mean of the contrastive losses of its micro-batches.
+
+    Pairs of the contrastive loss are contrasted over all ranks, but not over the micro-batches of gradient
+    accumulation, as they are not there at the same time. Both losses are logged, `language_loss` per token.
+    """
+
+    def __init__(
+        self,
+        model: LinVTForConditionalGeneration | PeftModel,
+        args: SFTConfig,
+        contrastive_weight: float = 0.0,
+        **kwargs,
+    ):
+        if kwargs.get("data_collator") is None:
+            raise ValueError("VideoSFTTrainer needs a data_collator that reads videos, such as VideoChatCollator.")
+        unsupported = {
+            "packing": args.packing,
+            "padding_free": args.padding_free,
+            "label_smoothing_factor": args.label_smoothing_factor != 0,
+            "loss_type": args.loss_type not in ("nll", "chunked_nll"),
+            "compute_loss_func": kwargs.get("compute_loss_func") is not None,
+        }
+        given = [name for name, value in unsupported.items() if value]
+        if given:
+            raise ValueError(f"VideoSFTTrainer has no {', '.join(given)}: every row is a row of its batch, and nll.")
+        whole = model.get_base_model() if isinstance(model, PeftModel) else model
+        parameters = inspect.signature(whole.image_llm.forward).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            raise ValueError(
+                f"{type(whole.image_llm).__name__}.forward takes no num_items_in_batch, without which its loss cannot "
+                "be averaged over gradient accumulation and ranks."
+            )
+        if contrastive_weight == 0:
+            whole.contrast.requires_grad_(False)  # or it would be a weight without a gradient
+        self.contrastive_weight = contrastive_weight
+        self._sums = {"train": defaultdict(float), "eval": defaultdict(float)}
+        args.remove_unused_columns = False
+        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        args.max_length = None
+        args.label_names = ["labels"]
+        super().__init__(model=model, args=args, **kwargs)
+        if self.accelerator.distributed_type == DistributedType.FSDP and not self.accelerator.is_fsdp2:
+            raise ValueError("FSDP version 1 cannot run ranks with different batches; set fsdp_version: 2.")
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        num_tokens = (inputs["labels"][:, 1:] != -100).sum()
+        num_items = num_tokens if num_items_in_batch is None else num_items_in_batch
+        num_items = torch.as_tensor(num_items, device=num_tokens.device).clamp(min=1)
+        outputs = model(
+            **inputs,
+            use_cache=False,
+            num_items_in_batch=num_items,
+            return_contrastive_loss=self.contrastive_weight > 0,
+        )
+        loss, ranks, steps = outputs.loss, 1, 1
+        if num_items_in_batch is not None:
+            # It counts the tokens of all micro-batches, and of all ranks, over which gradients are then averaged.
+            steps = self.current_gradient_accumulation_steps
+            ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        sums = self._sums["train" if self.model.training else "eval"]
+        sums["language"] += outputs.loss.detach() * num_items
+        sums["tokens"] += num_tokens
+        loss = loss * ranks
+        if self.contrastive_weight > 0:
+            loss = loss + self.contrastive_weight * outputs.contrastive_loss / steps
+            sums["contrastive"] += outputs.contrastive_loss.detach()
+            sums["batches"] += 1
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        sums = self._sums[mode]
+        if sums:
+            values = torch.stack([torch.as_tensor(value, device=self.args.device).float() for value in sums.values()])
+            totals = self.accelerator.gather(values[None]).sum(0).tolist()
+            total = dict(zip(sums, totals, strict=True))
+            prefix = "eval_" if mode == "eval" else ""
+            logs[f"{prefix}language_loss"] = total["language"] / max(total["tokens"], 1)
+            if "contrastive" in total:
+                logs[f"{prefix}contrastive_loss"] = total["contrastive"] / total["batches"]
+            sums.clear()
+        super().log(logs, start_time)
+
+
+__all__ = ["VideoSFTTrainer"]

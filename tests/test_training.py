@@ -1,0 +1,188 @@
+"""Both stages of training on tiny models: what moves, what does not, what is saved, and that a killed run goes on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tiny_families import FAMILIES, random_video
+from training_runs import Log, make_trainer, prepare, read_log, row, settings
+
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.processors.video_chat_collator import VideoChatCollator
+from linvt.training_stages import lora_for_instruction, merge_adapter
+from linvt.video_sft_trainer import VideoSFTTrainer
+
+
+@pytest.fixture
+def rows(video_file) -> list[dict]:
+    """Videos of different length, the same answer twice, and text alone."""
+    videos = [video_file(4 + 3 * number, number) for number in range(3)]
+    return [
+        row("What?", "A cat.", videos[0]),
+        row("Hello?", "Hi."),
+        row("Who?", "Two dogs.", videos[1]),
+        row("Where?", "A cat.", videos[2]),
+        row("How are you?", "Well."),
+        row("Good day?", "Yes."),
+    ]
+
+
+@pytest.fixture
+def run_of(make_linvt, rows, tmp_path):
+    """`run_of(family)`: a folder that `training_runs` can train in."""
+
+    def of(family: str = "llava", name: str = "training") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        return prepare(folder, *make_linvt(family), rows)
+
+    return of
+
+
+def moved(model, before: dict[str, torch.Tensor]) -> set[str]:
+    after = model.state_dict()
+    assert set(after) == set(before)
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alignment_moves_the_video_tokenizer_and_the_temperature_only(run_of, family):
+    folder = run_of(family)
+    args = settings(folder, 2, per_device_train_batch_size=6, save_strategy="no")
+    trainer = make_trainer(folder, "alignment", args)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    learnt = {name for name in before if name.startswith(("video_tokenizer.", "contrast."))}
+    assert moved(trainer.model, before) == learnt
+    trainer.save_model(folder / "result")
+    loaded = LinVTForConditionalGeneration.from_pretrained(folder / "result")
+    assert moved(loaded, {name: value.cpu() for name, value in trainer.model.state_dict().items()}) == set()
+    LinVTProcessor.from_pretrained(folder / "result")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_instruction_tuning_moves_lora_in_the_llm_and_the_video_tokenizer_only(run_of, make_linvt, ask, family):
+    folder = run_of(family)
+    trainer = make_trainer(folder, "instruction", settings(folder, 3, save_strategy="no"))
+    original = LinVTForConditionalGeneration.from_pretrained(folder / "model")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    changed = moved(trainer.model, before)
+    tokenizer = {name for name in before if ".video_tokenizer.modules_to_save." in name}
+    assert len(tokenizer) == len(original.video_tokenizer.state_dict()) and tokenizer <= changed
+    lora = changed - tokenizer
+    assert lora == {name for name in before if "lora_" in name}
+    layers = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in lora}
+    decoder = original.get_decoder()
+    linear = {id(module) for module in decoder.modules() if isinstance(module, torch.nn.Linear)}
+    assert {id(original.get_submodule(name)) for name in layers} == linear
+
+    # Saved as an adapter, loaded on the model of stage 1, merged.
+    trainer.save_model(folder / "adapter")
+    merged = merge_adapter(folder / "model", folder / "adapter").eval()
+    merged.save_pretrained(folder / "result")
+    loaded = LinVTForConditionalGeneration.from_pretrained(folder / "result").eval()
+    assert {name for name, _ in loaded.named_parameters()} == {name for name, _ in original.named_parameters()}
+    _, processor = make_linvt(family)
+    inputs = ask(processor, random_video(5), "What?")
+    trained = trainer.model.eval()
+    with torch.no_grad():
+        expected = trained(**inputs).logits
+        torch.testing.assert_close(loaded(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(original.eval()(**inputs).logits, expected, atol=1e-3)
+        picture = Image.fromarray(random_video(1, height=56, width=56)[0])
+        content = [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]
+        image = processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        with trained.disable_adapter():
+            assert torch.equal(trained(**image).logits, original.image_llm(**image).logits)
+
+
+@pytest.mark.parametrize("stage", ["alignment", "instruction"])
+def test_bf16_accumulation_checkpointing_and_evaluation(run_of, rows, stage):
+    folder = run_of()
+    args = settings(
+        folder,
+        2,
+        bf16=True,
+        gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="no",
+    )
+    trainer = make_trainer(folder, stage, args, eval_rows=rows)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len(logged) == 2 and all(entry["eval_language_loss"] > 0 for entry in logged)
+    assert ("eval_contrastive_loss" in logged[0]) == (stage == "alignment")
+    learnt = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in learnt)
+
+
+def test_the_loss_is_per_token_whatever_the_accumulation(run_of):
+    """Two steps of accumulation against the same rows at once, both against cross-entropy of the logits."""
+    folder = run_of()
+    losses = []
+    for name, per_step, accumulation in (("one", 4, 1), ("two", 2, 2)):
+        args = settings(
+            folder,
+            1,
+            output_dir=str(folder / name),
+            per_device_train_batch_size=per_step,
+            gradient_accumulation_steps=accumulation,
+            train_sampling_strategy="sequential",
+            save_strategy="no",
+        )
+        trainer = make_trainer(folder, "alignment", args)
+        trainer.contrastive_weight = 0.0
+        trainer.model.contrast.requires_grad_(False)
+        model, batch = trainer.model, trainer.data_collator(trainer.train_dataset.select(range(4)).to_list())
+        with torch.no_grad():
+            logits = model(**batch).logits
+        expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+        trainer.train()
+        first = trainer.state.log_history[0]
+        assert first["loss"] == pytest.approx(expected.item(), rel=1e-4)
+        assert first["language_loss"] == pytest.approx(expected.item(), rel=1e-4)
+        losses.append(first["grad_norm"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_what_the_trainer_cannot_do_is_an_error(run_of):
+    folder = run_of()
+    model = LinVTForConditionalGeneration.from_pretrained(folder / "model")
+    with pytest.raises(ValueError, match="needs a data_collator"):
+        VideoSFTTrainer(model, settings(folder, 1))
+    collator = VideoChatCollator(LinVTProcessor.from_pretrained(folder / "model"))
+    with pytest.raises(ValueError, match="has no packing"):
+        VideoSFTTrainer(model, settings(folder, 1, packing=True), data_collator=collator)
+    model.image_llm.get_decoder = lambda: model.image_llm.base_model
+    with pytest.raises(ValueError, match="no language model alone"):
+        lora_for_instruction(model)
+
+
+@pytest.mark.parametrize("stage", ["alignment", "instruction"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(run_of, stage):
+    whole, killed = run_of(name="whole"), run_of(name="killed")
+    trainer = make_trainer(whole, stage, settings(whole, 6))
+    trainer.add_callback(Log(whole / "log.jsonl"))
+    trainer.train()
+
+    def run(*arguments) -> int:
+        command = [sys.executable, Path(__file__).with_name("training_runs.py"), killed, stage, "6", *arguments]
+        done = subprocess.run([str(part) for part in command], timeout=300, capture_output=True, text=True)
+        return done.returncode
+
+    assert run("3") == -9 and max(read_log(killed)) <= 3
+    assert run() == 0
+    expected, found = read_log(whole), read_log(killed)
+    assert sorted(found) == sorted(expected) == list(range(1, 7))
+    for step in expected:
+        for name in ("loss", "grad_norm", "language_loss"):
+            assert found[step][name] == pytest.approx(expected[step][name], rel=1e-5), (step, name)
