@@ -34,9 +34,6 @@ class RedVillmVideoConfig(PreTrainedConfig):
         temporal_module_init (`str`, *optional*, defaults to `"projector"`):
             Where the temporal module starts: from the weights of the image-LLM's `"projector"` (Sec. 3.3) or at
             `"random"`.
-        temporal_features (`str`, *optional*, defaults to `"over_time"`):
-            Which means are the temporal features t; the others are the spatial features z. The paper has both: t of
-            Sec. 3.2 are the N means `"over_time"`; t of Eq. 2 and of Sec. 4.4, the T means `"over_space"`.
         additional_mlp (`bool`, *optional*, defaults to `False`):
             Whether a fresh MLP stands behind the alignment module (Tab. 5).
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -53,7 +50,6 @@ class RedVillmVideoConfig(PreTrainedConfig):
     pooling: Literal["both", "temporal", "spatial"] = "both"
     temporal_module: bool = True
     temporal_module_init: Literal["projector", "random"] = "projector"
-    temporal_features: Literal["over_time", "over_space"] = "over_time"
     additional_mlp: bool = False
     initializer_range: float = 0.02
 

@@ -3,7 +3,8 @@ Trains the small image-LLM of the small world from random weights, on pictures o
 
     python examples/train_small_image_llm.py --output_dir small-image-llm
 
-One picture with several questions, or two pictures with one (which comes first, where a shape has moved). Stop it
+First the vision encoder learns what patches show. Then all of it learns to answer: several questions about one picture,
+or one about two (which comes first, where a shape has moved). Stop it
 whenever you like: the same command goes on from the last checkpoint. At the end OUTPUT_DIR is a folder for
 `AutoModelForImageTextToText` and `linvt wrap`.
 """
@@ -19,6 +20,7 @@ from small_world.questions import image_questions, moment_questions, pair_questi
 from small_world.scenes import SPLITS, make_picture, make_video
 from small_world.small_image_llm import PIXELS, small_llava, small_processor
 from small_world.video_rows import TOKENS_PER_PICTURE, RowCollator, picture_rows
+from small_world.vision_pretraining import CollateLabelled, LabelledPictures, PatchClassifier
 from torch.utils.data import Dataset
 from transformers import HfArgumentParser, LlavaProcessor, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -27,7 +29,8 @@ from transformers.trainer_utils import get_last_checkpoint
 @dataclass
 class Options:
     output_dir: str
-    steps: int = 6000
+    vision_steps: int = 3000
+    steps: int = 5000
     pictures: int = 200_000  # different scenes in training
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -110,10 +113,24 @@ def main(options: Options) -> None:
     set_seed(options.seed)
     processor = small_processor()
     model = small_llava(processor)
-    model.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
+    # The fastest on a CPU for sequences as short as these.
+    model.set_attn_implementation("eager")
+    vision = PatchClassifier(model.model.vision_tower)
+    labelled = LabelledPictures(options.pictures)
+    _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
+    rows = Pictures("train", options.pictures, processor)
+    PictureTrainer.held_out = RowCollator(picture_rows("validation", 2000), "validation", None, processor, 0)
+    _train(PictureTrainer, model, "language", options.steps, rows, Collate(processor), options)
+    model.save_pretrained(options.output_dir)
+    processor.save_pretrained(options.output_dir)
+    test = RowCollator(picture_rows("test", 4000), "test", None, processor, 0)
+    print({about: round(share, 1) for about, share in accuracy(model, test).items()})
+
+
+def _train(trainer_class, model, stage: str, steps: int, rows: Dataset, collate, options: Options) -> None:
     arguments = TrainingArguments(
-        f"{options.output_dir}/checkpoints",
-        max_steps=options.steps,
+        f"{options.output_dir}/checkpoints/{stage}",
+        max_steps=steps,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         lr_scheduler_type="cosine",
@@ -122,26 +139,17 @@ def main(options: Options) -> None:
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=100,
-        eval_strategy="steps",
+        eval_strategy="steps" if trainer_class is PictureTrainer else "no",
         eval_steps=options.evaluate_every,
         save_steps=options.evaluate_every,
         save_total_limit=1,
         dataloader_num_workers=1,
-        dataloader_persistent_workers=True,
         remove_unused_columns=False,
         report_to="none",
         seed=options.seed,
     )
-    train_rows = Pictures("train", options.pictures, processor)
-    trainer = PictureTrainer(
-        model, arguments, data_collator=Collate(processor), train_dataset=train_rows, eval_dataset=train_rows
-    )
-    trainer.held_out = RowCollator(picture_rows("validation", 2000), "validation", None, processor, 0)
+    trainer = trainer_class(model, arguments, data_collator=collate, train_dataset=rows, eval_dataset=rows)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(arguments.output_dir))
-    model.save_pretrained(options.output_dir)
-    processor.save_pretrained(options.output_dir)
-    test = RowCollator(picture_rows("test", 4000), "test", None, processor, 0)
-    print({about: round(share, 1) for about, share in accuracy(model, test).items()})
 
 
 if __name__ == "__main__":

@@ -87,24 +87,21 @@ class RedVillmVideoModel(PreTrainedModel):
                 "they come out of a projector, which is not linear. Leave it out."
             )
         self._check_sizes(*frame_features.shape[1:3])
-        # Named by what is averaged, since the paper's names contradict each other: t has N rows in Sec. 3.2 and T rows
-        # in Eq. 2, and Sec. 4.3 calls spatial what temporal pooling gives.
-        means = {}
-        if self.config.pooling != "spatial":
-            means["over_time"] = frame_features.mean(1).to(self.dtype)  # (videos, N, channels)
+        # The temporal features t are the T means over space, as in Eq. 2, Sec. 4.3 and Sec. 4.4; Sec. 3.2 alone has t and
+        # z the other way round.
+        tokens = []
         if self.config.pooling != "temporal":
-            means["over_space"] = frame_features.mean(2).to(self.dtype)  # (videos, T, channels)
-        temporal = means.pop(self.config.temporal_features, None)
-        tokens = [self._align(features) for features in means.values()]
-        if temporal is not None:
             align = self._align if self.temporal_module is None else self.temporal_module
-            tokens.insert(0, align(temporal))  # Eq. 3: [Q_t, Q_z]
-        return LinVTVideoOutput(video_tokens=torch.cat(tokens, dim=1))
+            tokens.append(align(frame_features.mean(2).to(self.dtype)))  # (videos, T, channels)
+        if self.config.pooling != "spatial":
+            tokens.append(self._align(frame_features.mean(1).to(self.dtype)))  # (videos, N, channels)
+        return LinVTVideoOutput(video_tokens=torch.cat(tokens, dim=1))  # Eq. 3: [Q_t, Q_z]
 
     def blank_video(self) -> dict:
         """Inputs of `forward` that all its weights take part in; see `rank_agreement.py`."""
-        channels = self.config.encoder_size
-        return {"frame_features": torch.zeros(1, self.config.num_frames, self.config.num_frame_tokens, channels)}
+        weight = next(self.alignment_module.parameters())  # of a norm or of a linear layer, whose input comes last
+        shape = (1, self.config.num_frames, self.config.num_frame_tokens, weight.shape[-1])
+        return {"frame_features": torch.zeros(shape, device=weight.device, dtype=weight.dtype)}
 
     def _align(self, features: torch.Tensor) -> torch.Tensor:
         aligned = self.alignment_module(features)

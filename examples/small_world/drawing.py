@@ -16,11 +16,16 @@ RGB = {
 
 def draw_shot(shot: Shot, progress: float, size: int) -> np.ndarray:
     """A frame of a shot, `progress` of it having passed: uint8 of shape `(size, size, 3)`."""
-    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    axis = pixel_axis(size)
     picture = _background(shot.background, axis)
     for shape in shot.shapes:
         _draw_shape(picture, shape, progress, axis)
     return (picture + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def pixel_axis(size: int) -> np.ndarray:
+    """Centres of the pixels of a row or column, as fractions of the picture."""
+    return (np.arange(size, dtype=np.float32) + 0.5) / size
 
 
 def draw_video(video: Video, seconds: list[float], size: int) -> np.ndarray:
@@ -48,13 +53,18 @@ def _background(seed: int, axis: np.ndarray) -> np.ndarray:
     return (tones[0] * (1 - blend) + tones[1] * blend + noise).astype(np.float32)
 
 
-def _draw_shape(picture: np.ndarray, shape: Shape, progress: float, axis: np.ndarray) -> None:
+def cover(shape: Shape, progress: float, axis: np.ndarray) -> np.ndarray:
+    """How much of each pixel a shape covers, 0 to 1, of shape `(size, size)`."""
     x = axis[None, :] - np.float32(shape.start[0] + (shape.end[0] - shape.start[0]) * progress)
     y = axis[:, None] - np.float32(shape.start[1] + (shape.end[1] - shape.start[1]) * progress)
     # Its edge crosses a pixel within half a pixel of distance zero.
-    cover = (0.5 - _distance(shape.kind, x, y, shape.radius) * len(axis)).clip(0, 1)[..., None]
+    return (0.5 - _distance(shape.kind, x, y, shape.radius) * len(axis)).clip(0, 1)
+
+
+def _draw_shape(picture: np.ndarray, shape: Shape, progress: float, axis: np.ndarray) -> None:
+    covered = cover(shape, progress, axis)[..., None]
     colour = shape.later_colour if shape.later_colour is not None and progress >= 0.5 else shape.colour
-    picture += cover * (np.array(RGB[colour], dtype=np.float32) - picture)
+    picture += covered * (np.array(RGB[colour], dtype=np.float32) - picture)
 
 
 def _distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
