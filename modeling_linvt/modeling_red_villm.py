@@ -87,8 +87,8 @@ class RedVillmVideoModel(PreTrainedModel):
                 "they come out of a projector, which is not linear. Leave it out."
             )
         self._check_sizes(*frame_features.shape[1:3])
-        # The temporal features t are the T means over space, as in Eq. 2, Sec. 4.3 and Sec. 4.4; Sec. 3.2 alone has t and
-        # z the other way round.
+        # The temporal features t are the T means over space, as in Eq. 2, Sec. 4.3 and Sec. 4.4; Sec. 3.2 alone has t
+        # and z the other way round.
         tokens = []
         if self.config.pooling != "temporal":
             align = self._align if self.temporal_module is None else self.temporal_module
