@@ -4,8 +4,8 @@ Trains the small image-LLM of the small world from random weights, on pictures o
     python examples/train_small_image_llm.py --output_dir small-image-llm
 
 First the vision encoder learns what patches show. Then all of it learns to answer: several questions about one
-picture, or one about two (which comes first, where a shape has moved). Stop it whenever you like: the same command goes
-on from the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoModelForImageTextToText` and `linvt wrap`.
+picture, or one about two (which comes first, where a shape has moved). Stop it whenever you like: the same command
+goes on from the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoModelForImageTextToText` and `linvt wrap`.
 """
 
 from dataclasses import dataclass
