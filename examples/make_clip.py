@@ -1,4 +1,4 @@
-"""Draws `shapes.mp4`, the clip that the README asks about: three shots, in each a shape that moves.
+"""Draws `shapes.mp4`, the clip that the README asks about: a video of the small world, with three shots.
 
 python examples/make_clip.py examples/shapes.mp4
 """
@@ -7,40 +7,39 @@ import sys
 from fractions import Fraction
 
 import av
-import numpy as np
+from small_world.drawing import draw_video
+from small_world.scenes import Shape, Shot, Video
 
 
-WIDTH, HEIGHT, FPS, SECONDS_PER_SHOT = 160, 120, 10, 2
-# Colour of the shape, colour of the background, whether it is round, start and end as fractions of the frame.
-SHOTS = [
-    ((220, 40, 40), (235, 235, 225), False, (0.1, 0.5), (0.9, 0.5)),
-    ((40, 70, 220), (30, 40, 30), True, (0.5, 0.1), (0.5, 0.9)),
-    ((40, 160, 70), (250, 220, 120), False, (0.9, 0.9), (0.1, 0.1)),
-]
-
-
-def draw(colour, background, is_round: bool, x: float, y: float) -> np.ndarray:
-    """One frame, uint8 of shape `(HEIGHT, WIDTH, 3)`."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    right, down = columns - x * WIDTH, rows - y * HEIGHT
-    inside = right**2 + down**2 < 15**2 if is_round else (abs(right) < 14) & (abs(down) < 14)
-    return np.where(inside[..., None], colour, background).astype(np.uint8)
+SIZE, FRAMES_PER_SECOND = 160, 10
+CLIP = Video(
+    (
+        Shot((Shape("red", "square", (0.2, 0.3), (0.8, 0.3), 0.13, "right"),), 2.0, background=11),
+        Shot(
+            (
+                Shape("blue", "circle", (0.3, 0.2), (0.3, 0.8), 0.13, "bottom"),
+                Shape("yellow", "ring", (0.72, 0.25), (0.72, 0.25), 0.13),
+            ),
+            2.0,
+            background=12,
+        ),
+        Shot((Shape("green", "triangle", (0.75, 0.7), (0.75, 0.7), 0.14, later_colour="white"),), 2.0, background=13),
+    ),
+    number=-1,
+)
 
 
 def main(path: str) -> None:
+    times = [number / FRAMES_PER_SECOND for number in range(round(CLIP.seconds * FRAMES_PER_SECOND))]
     with av.open(path, "w") as container:
-        stream = container.add_stream("h264", rate=FPS, options={"crf": "23", "preset": "veryslow"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        number = 0
-        for colour, background, is_round, start, end in SHOTS:
-            for step in np.linspace(0, 1, FPS * SECONDS_PER_SHOT):
-                x, y = (1 - step) * np.array(start) + step * np.array(end)
-                frame = av.VideoFrame.from_ndarray(draw(colour, background, is_round, x, y), format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, FPS)
-                container.mux(stream.encode(frame))
-                number += 1
+        stream = container.add_stream("h264", rate=FRAMES_PER_SECOND, options={"crf": "18", "preset": "veryslow"})
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        for number, picture in enumerate(draw_video(CLIP, times, SIZE)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FRAMES_PER_SECOND)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    print(f"{path}: {number} frames, {number / FPS:.1f} s")
+    print(f"{path}: {len(times)} frames, {CLIP.seconds:.1f} s")
 
 
 if __name__ == "__main__":

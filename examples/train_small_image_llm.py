@@ -9,6 +9,7 @@ goes on from the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoMod
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,14 @@ from small_world.small_image_llm import PIXELS, small_llava, small_processor
 from small_world.video_rows import TOKENS_PER_PICTURE, RowCollator, picture_rows
 from small_world.vision_pretraining import CollateLabelled, LabelledPictures, PatchClassifier
 from torch.utils.data import Dataset
-from transformers import HfArgumentParser, LlavaProcessor, Trainer, TrainingArguments, set_seed
+from transformers import (
+    HfArgumentParser,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 
@@ -111,12 +119,16 @@ class PictureTrainer(Trainer):
 def main(options: Options) -> None:
     set_seed(options.seed)
     processor = small_processor()
-    model = small_llava(processor)
+    checkpoint = get_last_checkpoint(_folder("language", options))
+    # The trainer looks for the weights of a LLaVA checkpoint under other names than it saved them under, finds none, and
+    # goes on with those that the model has (Transformers 5.23), so the model must have them already.
+    model = small_llava(processor) if checkpoint is None else LlavaForConditionalGeneration.from_pretrained(checkpoint)
     # The fastest on a CPU for sequences as short as these.
     model.set_attn_implementation("eager")
-    vision = PatchClassifier(model.model.vision_tower)
-    labelled = LabelledPictures(options.pictures)
-    _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
+    if checkpoint is None:
+        vision = PatchClassifier(model.model.vision_tower)
+        labelled = LabelledPictures(options.pictures)
+        _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
     rows = Pictures("train", options.pictures, processor)
     PictureTrainer.held_out = RowCollator(picture_rows("validation", 2000), "validation", None, processor, 0)
     _train(PictureTrainer, model, "language", options.steps, rows, Collate(processor), options)
@@ -126,9 +138,15 @@ def main(options: Options) -> None:
     print({about: round(share, 1) for about, share in accuracy(model, test).items()})
 
 
+def _folder(stage: str, options: Options) -> str:
+    folder = Path(options.output_dir) / "checkpoints" / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
 def _train(trainer_class, model, stage: str, steps: int, rows: Dataset, collate, options: Options) -> None:
     arguments = TrainingArguments(
-        f"{options.output_dir}/checkpoints/{stage}",
+        _folder(stage, options),
         max_steps=steps,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
