@@ -37,10 +37,10 @@ from transformers.trainer_utils import get_last_checkpoint
 class Options:
     output_dir: str
     vision_steps: int = 3000
-    steps: int = 5000
+    steps: int = 4000
     pictures: int = 200_000  # different scenes in training
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     evaluate_every: int = 500  # steps; a checkpoint is written as often
     seed: int = 0
 
@@ -63,6 +63,8 @@ class Pictures(Dataset):
         else:
             shots, moments = [make_picture(self.split, number)], [0.0]
             questions = image_questions(shots[0], self.split, rng)
+            if rng.random() < 0.75:  # captions are learnt long before the rest, and are several times as long
+                questions = [question for question in questions if question.about != "caption"]
         questions = [questions[i] for i in rng.permutation(len(questions))[: self.turns]]
         chat = encode_chat(self.processor.tokenizer, [TOKENS_PER_PICTURE] * len(shots), questions)
         pictures = [draw_shot(shot, moment, PIXELS) for shot, moment in zip(shots, moments, strict=True)]
@@ -120,8 +122,8 @@ def main(options: Options) -> None:
     set_seed(options.seed)
     processor = small_processor()
     checkpoint = get_last_checkpoint(_folder("language", options))
-    # The trainer looks for the weights of a LLaVA checkpoint under other names than it saved them under, finds none, and
-    # goes on with those that the model has (Transformers 5.23), so the model must have them already.
+    # The trainer looks for the weights of a LLaVA checkpoint under other names than it has saved them under, finds none
+    # and goes on with those of the model (Transformers 5.23). So the model must have them already.
     model = small_llava(processor) if checkpoint is None else LlavaForConditionalGeneration.from_pretrained(checkpoint)
     # The fastest on a CPU for sequences as short as these.
     model.set_attn_implementation("eager")

@@ -106,13 +106,16 @@ class Run:
                 use_cpu=not torch.cuda.is_available(),
                 gradient_checkpointing=False,
                 logging_steps=50,
+                # Captions are several times as long as other answers, and contrast with each other.
+                train_sampling_strategy="group_by_length",
+                length_column_name="length",
                 save_strategy="no",
                 report_to="none",
                 seed=self.seed,
             ),
             contrastive_weight=contrastive_weight,
             data_collator=self._collator(rows, "train", videos),
-            train_dataset=Dataset.from_dict({"row": range(len(rows))}),
+            train_dataset=Dataset.from_dict({"row": range(len(rows)), "length": [_length(row) for row in rows]}),
             processing_class=self.processor,
         )
         trainer.train()
@@ -125,3 +128,7 @@ class Run:
             "videos": accuracy(self.model, self._collator(video_rows(videos), "test", videos)),
             "pictures": accuracy(self.model, pictures),
         }
+
+
+def _length(row: Row) -> int:
+    return len(row.question.text.split()) + len(row.question.answer.split())
