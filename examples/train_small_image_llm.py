@@ -122,8 +122,8 @@ def main(options: Options) -> None:
     set_seed(options.seed)
     processor = small_processor()
     checkpoint = get_last_checkpoint(_folder("language", options))
-    # The trainer looks for the weights of a LLaVA checkpoint under other names than it has saved them under, finds none
-    # and goes on with those of the model (Transformers 5.23). So the model must have them already.
+    # The trainer looks for the weights of a LLaVA checkpoint under other names than it has saved them under, finds
+    # none and goes on with those of the model (Transformers 5.23). So the model must have them already.
     model = small_llava(processor) if checkpoint is None else LlavaForConditionalGeneration.from_pretrained(checkpoint)
     # The fastest on a CPU for sequences as short as these.
     model.set_attn_implementation("eager")
