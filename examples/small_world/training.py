@@ -23,11 +23,12 @@ from linvt.video_sft_trainer import VideoSFTTrainer
 class Options:
     image_llm: str  # folder that train_small_image_llm.py wrote
     output: str  # folder for drawn and encoded videos, and for the result of each run
-    steps: int = 1200  # in all, half of them in each stage
-    videos: int = 12_000  # in training
+    steps: int = 1600  # in all
+    aligned_share: float = 0.25  # of the steps, for the first stage
+    videos: int = 8000  # in training
     test_videos: int = 1000
     test_pictures: int = 1000
-    batch_size: int = 64
+    batch_size: int = 32
     learning_rate: float = 2e-3
     contrastive_weight: float = 0.1
     picture_share: float = 0.125  # of the questions while the LLM learns, so that it does not forget pictures
@@ -58,10 +59,12 @@ class Run:
         result = {"seed": self.seed, "num_video_tokens": self.num_video_tokens, "losses": []}
         result["video_tokenizer_parameters"] = sum(p.numel() for p in self.model.video_tokenizer.parameters())
         videos = self._videos("train", self.options.videos)
-        steps = self.options.steps // (2 if variant.aligns and variant.tunes_llm else 1)
+        share = self.options.aligned_share if variant.tunes_llm else 1.0
+        num_aligning = round(self.options.steps * share) if variant.aligns else 0
         if variant.aligns:
             freeze_for_alignment(self.model)
-            result["losses"] += self._train(video_rows(videos), videos, steps, self.options.contrastive_weight)
+            rows = video_rows(videos)
+            result["losses"] += self._train(rows, videos, num_aligning, self.options.contrastive_weight)
             result["aligned"] = self._accuracies()
         if variant.tunes_llm:
             rows = video_rows(videos)
@@ -69,7 +72,7 @@ class Run:
             rows += picture_rows("train", round(len(rows) * share / (1 - share)))
             lora = lora_for_instruction(self.model, r=self.options.lora_r, lora_alpha=2 * self.options.lora_r)
             self.model = get_peft_model(self.model, lora)
-            result["losses"] += self._train(rows, videos, steps, 0.0)
+            result["losses"] += self._train(rows, videos, self.options.steps - num_aligning, 0.0)
             result["tuned"] = self._accuracies()
         result["seconds"] = round(time.monotonic() - started)
         return result

@@ -14,6 +14,7 @@ LINVT = {
     "top_k": 64,
     "num_queries": [16, 8, 4],
     "pooling_windows": [1, 4, 16],
+    "initializer_range": 0.1,  # that of 1024 channels, 0.02, would leave 64 all but silent
 }
 ONE_SCALE = {"num_queries": [28], "pooling_windows": [1], "multi_scale": "single"}
 PLAIN_MEANS = {**LINVT, **ONE_SCALE, "use_svr": False, "use_tta": False, "text_conditioning": False}
