@@ -255,13 +255,14 @@ class LinVTForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _blank_frames(self) -> torch.Tensor:
         size = image_llm_family(self.image_llm).blank_frame_size()
-        return torch.zeros(1, 3, *size, device=self.video_tokenizer.device)
+        return torch.zeros(1, 3, *size, device=self.contrast.logit_scale.device)
 
     def _blank_frame_tokens(self) -> torch.Tensor:
         return self.get_frame_tokens(self._blank_frames())
 
     def _blank_video_tokens(self) -> torch.Tensor:
-        return self.video_tokenizer(**self.video_tokenizer.blank_video()).video_tokens
+        blank = self.video_tokenizer.blank_video(self.contrast.logit_scale.device, self.dtype)
+        return self.video_tokenizer(**blank).video_tokens
 
     def _blank_image_tokens(self) -> torch.Tensor:
         with self._encoder_grad():

@@ -144,15 +144,13 @@ class LinVTVideoModel(PreTrainedModel):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
 
-    def blank_video(self) -> dict:
+    def blank_video(self, device: torch.device, dtype: torch.dtype) -> dict:
         """Inputs of `forward` that all its weights take part in: one frame of one token; see `rank_agreement.py`."""
-        # The average tokens of Tab. 2 have no weights, and are wherever the frame tokens are.
-        weight = next(self.parameters(), torch.zeros(()))
         return {
-            "frame_tokens": torch.zeros(1, 1, 1, self.config.embedding_size, device=weight.device, dtype=weight.dtype),
+            "frame_tokens": torch.zeros(1, 1, 1, self.config.embedding_size, device=device, dtype=dtype),
             "grid": (1, 1),
-            "frame_seconds": torch.zeros(1, 1, device=weight.device),
-            "shot_ids": torch.zeros(1, 1, device=weight.device, dtype=torch.long),
+            "frame_seconds": torch.zeros(1, 1, device=device),
+            "shot_ids": torch.zeros(1, 1, device=device, dtype=torch.long),
         }
 
     def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:

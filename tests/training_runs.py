@@ -2,7 +2,8 @@
 
     python tests/training_runs.py FOLDER STAGE STEPS [KILL_AFTER_STEPS]
 
-FOLDER holds what `prepare` writes: a model, a processor, and rows. What is logged goes to FOLDER/log.jsonl.
+FOLDER holds what `prepare` writes: a model, a processor, and rows. What is logged goes to FOLDER/log.jsonl. A step
+takes 4 rows, shared by the processes.
 """
 
 import json
@@ -12,6 +13,8 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -106,9 +109,18 @@ def read_log(folder: Path) -> dict[int, dict]:
     return {line["step"]: line for line in lines if "loss" in line}
 
 
+def allow_fsdp_on_cpus(args: SFTConfig) -> None:
+    """accelerate shards over GPUs only. PyTorch's FSDP2 works over CPUs as well, so they pass for GPUs."""
+    assert args.device.type == "cpu"  # asking sets up the process group
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
 def main(folder: Path, stage: str, steps: int, kill_after: int = 0) -> None:
     torch.set_num_threads(1)
-    trainer = make_trainer(folder, stage, settings(folder, steps))
+    args = settings(folder, steps, per_device_train_batch_size=4 // int(os.environ.get("WORLD_SIZE", 1)))
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        allow_fsdp_on_cpus(args)
+    trainer = make_trainer(folder, stage, args)
     trainer.add_callback(Log(folder / "log.jsonl"))
     if kill_after:
         trainer.add_callback(Killer(kill_after))

@@ -1,0 +1,83 @@
+"""The two scripts that a person runs, on one process and on two, from an image-LLM to the model of stage 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_families import random_video
+from training_runs import row
+
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
+    folder = Path(config["output_dir"]).parent
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    launcher = [sys.executable]
+    if ranks == 2:
+        launcher += ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples/accelerate/ddp_cpu.yaml"]
+    command = [*launcher, ROOT / "examples" / script, "--config", folder / "config.yaml", *options]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(list(map(str, command)), env=environment, timeout=300, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_from_stage_to_stage(make_linvt, video_file, tmp_path, ask, ranks):
+    model, processor = make_linvt("llava")
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    rows = [
+        row("What?", "A cat.", video_file(4, 0)),
+        row("Hello?", "Hi."),
+        row("Who?", "Two dogs.", video_file(9, 1)),
+        row("How?", "Well."),
+        row("Which?", "", video_file(4, 0)),  # bad
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = {
+        "dataset": str(tmp_path / "rows.jsonl"),
+        "num_frames": 4,
+        "max_steps": 2,
+        "save_steps": 1,
+        "per_device_train_batch_size": 2 // ranks,
+        "learning_rate": 0.01,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    first = {**config, "model": str(tmp_path / "model"), "output_dir": str(tmp_path / "aligned")}
+    if ranks == 1:
+        failed = run("train_alignment.py", first)
+        assert failed.returncode != 0 and "Row 4: the answer" in failed.stderr
+        first["frame_token_cache"] = str(tmp_path / "cache")
+    done = run("train_alignment.py", first, "--skip_bad_rows", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    aligned = LinVTForConditionalGeneration.from_pretrained(tmp_path / "aligned")
+    assert LinVTProcessor.from_pretrained(tmp_path / "aligned").video_processor.num_frames == 4
+    if ranks == 1:
+        again = run(
+            "train_alignment.py", {**first, "max_steps": 3}, "--skip_bad_rows", "--resume_from_checkpoint", "last"
+        )
+        assert again.returncode == 0, again.stderr
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+
+    second = {**config, "model": str(tmp_path / "aligned"), "output_dir": str(tmp_path / "tuned"), "lora_r": 4}
+    done = run("train_instruction.py", second, "--skip_bad_rows", ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    tuned = LinVTForConditionalGeneration.from_pretrained(tmp_path / "tuned")
+    changed = {
+        name
+        for name, value in tuned.named_parameters()
+        if not torch.equal(value, aligned.get_parameter(name).to(value.dtype))
+    }
+    assert changed and all(name.startswith("video_tokenizer.") or "language_model.layers" in name for name in changed)
+    inputs = ask(LinVTProcessor.from_pretrained(tmp_path / "tuned"), random_video(5), "What?")
+    assert tuned.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
+    assert (tmp_path / "tuned" / "adapter" / "adapter_model.safetensors").is_file()
