@@ -124,13 +124,13 @@ def test_answers_are_true(split):
             colours, kinds = [w for w in words if w in COLOURS], [w for w in words if w in KINDS]
             name = f"{colours[0]} {kinds[0]}" if colours and kinds else None
             asked[question.about] += 1
-            if question.about in ("attribute", "needle"):
+            if question.about == "attribute":
                 assert true["colour"][kinds[0]] == [answer] if kinds else true["kind"][colours[0]] == [answer]
             elif question.about == "existence":
                 assert (name in true["names"]) == (answer == "yes")
             elif question.about == "count":
                 assert ("zero", "one", "two").index(answer) == len(true["colour"][kinds[0]])
-            elif question.about == "position":
+            elif question.about in ("position", "needle"):
                 assert true["corner"][name] == answer and true["moves"][name] is None
             elif question.about == "motion":
                 assert answer == f"to the {true['moves'][name]}"
@@ -154,7 +154,7 @@ def test_a_needle_is_on_screen_in_a_short_shot_of_a_long_video_only():
         for question in questions_about("test", number):
             if question.about == "needle":
                 (needle,) = [shape for shot in video.shots if shot.is_short for shape in shot.shapes]
-                assert video.seconds >= 16 and question.answer in (needle.colour, needle.kind)
+                assert video.seconds >= 16 and needle.name in question.text and question.answer == needle.corner
                 found += 1
     assert found > 20
 
@@ -178,8 +178,8 @@ def test_the_commonest_answers_are_little_more_common_than_others():
             answers[question.about][question.answer] += 1
     shares = {about: max(counts.values()) / counts.total() for about, counts in answers.items()}
     assert shares["existence"] < 0.54 and shares["count"] < 0.42
-    assert shares["position"] < 0.29 and shares["motion"] < 0.29
-    assert max(shares["attribute"], shares["needle"], shares["change"], shares["order"]) < 0.25
+    assert max(shares["position"], shares["needle"], shares["motion"]) < 0.31
+    assert max(shares["attribute"], shares["change"], shares["order"]) < 0.25
 
 
 def test_every_word_is_known(processor):

@@ -51,20 +51,20 @@ def moment_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Q
 
 def video_questions(video: Video, split: str, rng: np.random.Generator) -> list[Question]:
     """
-    At most one question of each of `VIDEO_QUESTIONS`. "needle" is what "attribute" is, about the shape of the short
-    shot of a long video. Motion and change are asked of shots that last an eighth of the video at least.
+    At most one question of each of `VIDEO_QUESTIONS`. "needle" is what "position" is, about the shape of the short shot
+    of a long video. Motion and change are asked of shots that last an eighth of the video at least.
     """
     shapes = video.shapes
     needles = [shape for shot in video.shots if shot.is_short for shape in shot.shapes]
     seen_well = [shape for shot in video.shots if shot.seconds >= video.seconds / 8 for shape in shot.shapes]
-    still = [shape for shape in shapes if shape.direction is None]
+    still = [shape for shape in shapes if shape.direction is None and shape not in needles]
     questions = [
-        *_attribute(shapes, split, rng, among=[shape for shape in shapes if shape not in needles]),
+        *_attribute(shapes, split, rng),
         *_existence(shapes, split, rng),
         *_count(shapes, split, rng),
         *_position(still, split, rng),
         *_motion(seen_well, split, rng),
-        *(Question("needle", q.text, q.answer) for q in _attribute(shapes, split, rng, among=needles)),
+        *(Question("needle", question.text, question.answer) for question in _position(needles, split, rng)),
         *_change(seen_well, split, rng),
     ]
     if len(video.shots) > 1:
@@ -82,14 +82,13 @@ def _pick(items: list, rng: np.random.Generator):
     return items[int(rng.integers(len(items)))]
 
 
-def _attribute(shapes: list[Shape], split: str, rng: np.random.Generator, among: list[Shape] | None = None):
+def _attribute(shapes: list[Shape], split: str, rng: np.random.Generator):
     """The colour of the only shape of a kind, or the kind of the only one of a colour."""
     kinds, colours = Counter(shape.kind for shape in shapes), Counter(shape.colour for shape in shapes)
     # What changes colour has no one colour, and may take one that another shape should have alone.
     colours.update(shape.later_colour for shape in shapes)
-    among = shapes if among is None else among
-    possible = [("colour", shape) for shape in among if kinds[shape.kind] == 1 and shape.later_colour is None]
-    possible += [("kind", shape) for shape in among if colours[shape.colour] == 1]
+    possible = [("colour", shape) for shape in shapes if kinds[shape.kind] == 1 and shape.later_colour is None]
+    possible += [("kind", shape) for shape in shapes if colours[shape.colour] == 1]
     if not possible:
         return []
     about, shape = _pick(possible, rng)

@@ -14,7 +14,7 @@ from small_world.video_rows import Row, RowCollator, picture_rows, video_rows
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 from trl import SFTConfig
 
-from linvt import LinVTForConditionalGeneration
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.training_stages import freeze_for_alignment, lora_for_instruction
 from linvt.video_sft_trainer import VideoSFTTrainer
 
@@ -24,7 +24,7 @@ class Options:
     image_llm: str  # folder that train_small_image_llm.py wrote
     output: str  # folder for drawn and encoded videos, and for the result of each run
     steps: int = 1600  # in all
-    aligned_share: float = 0.25  # of the steps, for the first stage
+    aligned_share: float = 0.125  # of the steps, for the first stage
     videos: int = 8000  # in training
     test_videos: int = 1000
     test_pictures: int = 1000
@@ -76,6 +76,14 @@ class Run:
             result["tuned"] = self._accuracies()
         result["seconds"] = round(time.monotonic() - started)
         return result
+
+    def save(self, folder: str) -> None:
+        """The trained model, LoRA merged into it, and its processor."""
+        model = self.model.merge_and_unload() if isinstance(self.model, PeftModel) else self.model
+        model.save_pretrained(folder)
+        LinVTProcessor.from_image_llm_processor(
+            self.processor, model.config.num_video_tokens, num_frames=self.variant.num_frames
+        ).save_pretrained(folder)
 
     @property
     def num_video_tokens(self) -> int:
