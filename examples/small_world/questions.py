@@ -51,8 +51,8 @@ def moment_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Q
 
 def video_questions(video: Video, split: str, rng: np.random.Generator) -> list[Question]:
     """
-    At most one question of each of `VIDEO_QUESTIONS`. "needle" is what "position" is, about the shape of the short shot
-    of a long video. Motion and change are asked of shots that last an eighth of the video at least.
+    At most one question of each of `VIDEO_QUESTIONS`. "needle" is what "position" is, about the shape of the short
+    shot of a long video. Motion and change are asked of shots that last an eighth of the video at least.
     """
     shapes = video.shapes
     needles = [shape for shot in video.shots if shot.is_short for shape in shot.shapes]
