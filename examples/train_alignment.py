@@ -21,13 +21,18 @@ from linvt.training_stages import freeze_for_alignment
 @dataclass
 class AlignmentArguments(DataArguments):
     model: str = field(metadata={"help": "Folder or Hub id of an image-LLM, or of a LinVT model."})
+    video_tokenizer: dict | str | None = field(
+        default=None, metadata={"help": "Its configuration as JSON, for an image-LLM; all defaults if left out."}
+    )
     contrastive_weight: float = field(default=1.0, metadata={"help": "Factor of the contrastive loss; 0: none."})
     dtype: str = field(default="bfloat16", metadata={"help": "Of the frozen image-LLM."})
 
 
 def main() -> None:
     arguments, config = TrlParser((AlignmentArguments, SFTConfig)).parse_args_and_config()
-    model, processor = load_model_and_processor(arguments.model, arguments.num_frames, dtype=arguments.dtype)
+    model, processor = load_model_and_processor(
+        arguments.model, arguments.num_frames, arguments.video_tokenizer, dtype=arguments.dtype
+    )
     model = freeze_for_alignment(model)
     trainer = make_trainer(model, processor, arguments, config, contrastive_weight=arguments.contrastive_weight)
     train(trainer, config)

@@ -1,5 +1,6 @@
 """What the two training scripts share: their settings, the data, and a run that can be resumed."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,13 +32,18 @@ class DataArguments:
     )
 
 
-def load_model_and_processor(name: str, num_frames: int | None, **kwargs):
-    """A LinVT model and its processor; an image-LLM gets a fresh video tokenizer."""
+def load_model_and_processor(
+    name: str, num_frames: int | None, video_tokenizer: dict | str | None = None, **kwargs
+) -> tuple[LinVTForConditionalGeneration, LinVTProcessor]:
+    """A LinVT model and its processor; an image-LLM gets a fresh video tokenizer, of this configuration."""
     if AutoConfig.from_pretrained(name).model_type == "linvt":
+        if video_tokenizer is not None:
+            raise ValueError(f"{name} has a video tokenizer; video_tokenizer is for an image-LLM without one.")
         model = LinVTForConditionalGeneration.from_pretrained(name, **kwargs)
         processor = LinVTProcessor.from_pretrained(name)
     else:
-        model = LinVTForConditionalGeneration.from_image_llm(name, **kwargs)
+        settings = json.loads(video_tokenizer) if isinstance(video_tokenizer, str) else video_tokenizer
+        model = LinVTForConditionalGeneration.from_image_llm(name, settings, **kwargs)
         processor = LinVTProcessor.from_image_llm_processor(
             AutoProcessor.from_pretrained(name), num_video_tokens=model.config.num_video_tokens
         )

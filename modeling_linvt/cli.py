@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor
+from transformers import AutoProcessor, PreTrainedTokenizerBase
 from transformers.generation import BaseStreamer
 from transformers.utils import logging
 
@@ -26,10 +26,10 @@ from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.sampled_video import SampledVideo
-from linvt.tiny_models import tiny_linvt
 
 
-RANDOM_WEIGHTS = "no --model given, so a tiny model with random weights answers: its text means nothing"
+SMALL_MODEL = Path(__file__).with_name("small_world_model")
+SMALL_MODEL_NOTE = "no --model given, so the small model of the package answers, which knows coloured shapes only"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,13 +60,11 @@ def ask(options: argparse.Namespace) -> dict:
     device = _device(options.device)
     if options.autoshot is not None:
         check_folder(options.autoshot)
-    if options.model is None:
-        model, processor = tiny_linvt()
-        model.to(device)
-    else:
+    if options.model is not None:
         check_folder(options.model)
-        model = LinVTForConditionalGeneration.from_pretrained(options.model, dtype="auto", device_map=device)
-        processor = LinVTProcessor.from_pretrained(options.model)
+    name = SMALL_MODEL if options.model is None else options.model
+    model = LinVTForConditionalGeneration.from_pretrained(name, dtype="auto", device_map=device)
+    processor = LinVTProcessor.from_pretrained(name)
     content = [{"type": "video", "video": options.video}, {"type": "text", "text": options.question}]
     settings = {"num_frames": options.num_frames, "autoshot_model": options.autoshot}
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -99,14 +97,18 @@ def ask(options: argparse.Namespace) -> dict:
         "num_frame_tokens": tokens_per_clip * len(clips),
         "num_video_tokens": processor.num_video_tokens,
         "num_prompt_tokens": prompt_tokens,
-        "random_weights": options.model is None,
+        "model": "small-world" if options.model is None else str(options.model),
+        "unknown_words": _unknown_words(options.question, processor.tokenizer),
         "text": processor.decode(output[0, prompt_tokens:], skip_special_tokens=True),
     }
 
 
 def show_answer(result: dict) -> str:
     num_frames = len(result["frames"])
-    note = {"note": RANDOM_WEIGHTS} if result["random_weights"] else {}
+    notes = [SMALL_MODEL_NOTE] if result["model"] == "small-world" else []
+    if result["unknown_words"]:
+        notes.append(f"it does not know the words {', '.join(result['unknown_words'])}")
+    note = {"note": "; ".join(notes)} if notes else {}
     times = " ".join(f"{frame['seconds']:.2f}" for frame in result["frames"])
     # A model may write anything, also what a terminal takes for a command.
     text = "".join(character if character.isprintable() else " " for character in result["text"])
@@ -188,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("ask", help="answer a question about a video", description=ask.__doc__)
     command.add_argument("video", help="path or URL of a video")
     command.add_argument("question")
-    command.add_argument("--model", help="Hub id or folder of a LinVT model (default: a tiny one without training)")
+    command.add_argument("--model", help="Hub id or folder of a LinVT model (default: the small one of the package)")
     command.add_argument("--num-frames", type=int, help="frames to look at (default: that of the model's processor)")
     spread = command.add_mutually_exclusive_group()
     spread.add_argument("--autoshot", metavar="WEIGHTS", help="find shots with these weights (Hub id or folder)")
@@ -232,6 +234,13 @@ class _CountTokens(BaseStreamer):
 
     def end(self) -> None:
         pass
+
+
+def _unknown_words(text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Words that the model sees as one and the same unknown word; most tokenizers know all."""
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+    return [text[start:end] for token, (start, end) in spans if token == tokenizer.unk_token_id and end > start]
 
 
 def _device(name: str | None) -> torch.device:
