@@ -183,7 +183,12 @@ class LinVTConfig(PreTrainedConfig):
 
     model_type = "linvt"
     has_no_defaults_at_init = True
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "video_tokens", "video_token_weights"]
+    keys_to_ignore_at_inference: ClassVar = [
+        "past_key_values",
+        "contrastive_loss",
+        "video_tokens",
+        "video_token_weights",
+    ]
     sub_configs: ClassVar = {"image_llm_config": AutoConfig, "video_tokenizer_config": AutoConfig}
 
     image_llm_config: dict | PreTrainedConfig | None = None
