@@ -66,6 +66,8 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
         for records, question in zip(answers, texts, strict=True):
             for record in records:
                 record["input_text"] = question
+                # The prompt was cut off a text that was decoded as a whole, which leaves the space before the answer.
+                record["generated_text"] = record["generated_text"].lstrip()
         return answers[0] if one else answers
 
 

@@ -15,9 +15,6 @@ from transformers import (
     Qwen2Config,
 )
 
-from linvt.modeling_linvt import LinVTForConditionalGeneration
-from linvt.processors.processing_linvt import LinVTProcessor
-
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -101,15 +98,4 @@ def tiny_llava(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProce
     return model.eval(), processor
 
 
-def tiny_linvt(seed: int = 0) -> tuple[LinVTForConditionalGeneration, LinVTProcessor]:
-    """[`tiny_llava`] with a video tokenizer of 112 video tokens and random weights on it."""
-    image_llm, image_llm_processor = tiny_llava(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LinVTForConditionalGeneration.from_image_llm(
-            image_llm, {"hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_attention_heads": 2}
-        )
-    return model, LinVTProcessor.from_image_llm_processor(image_llm_processor)
-
-
-__all__ = ["CHAT_TEMPLATE", "byte_tokenizer", "tiny_linvt", "tiny_llava"]
+__all__ = ["CHAT_TEMPLATE", "byte_tokenizer", "tiny_llava"]
