@@ -1,8 +1,5 @@
 """Both stages of training on tiny models: what moves, what does not, what is saved, and that a killed run goes on."""
 
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_families import FAMILIES, random_video
-from training_runs import Log, make_trainer, prepare, read_log, row, settings
+from training_runs import Log, launcher_of, make_trainer, prepare, read_log, row, run, settings
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.processors.video_chat_collator import VideoChatCollator
@@ -170,28 +167,17 @@ def test_what_the_trainer_cannot_do_is_an_error(run_of):
         lora_for_instruction(model)
 
 
-def resumed(folder: Path, stage: str, *launcher) -> None:
+def resumed(folder: Path, stage: str, config: str | None) -> None:
     """Four steps, killed after the third and taken up again after the second, of which there is a checkpoint."""
     script = [Path(__file__).with_name("training_runs.py"), folder, stage, "4"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     for kill in (["3"], []):
-        command = [str(part) for part in (sys.executable, *launcher, *script, *kill)]
-        done = subprocess.run(command, env=environment, timeout=600, capture_output=True, text=True)
+        launcher = [] if config is None else launcher_of(config)
+        done = run([sys.executable, *launcher, *script, *kill])
         if kill:
             assert done.returncode != 0 and max(read_log(folder)) in (2, 3), done.stderr
             assert not (folder / "result").exists() and (folder / "run" / "checkpoint-2").is_dir()
         else:
             assert done.returncode == 0, done.stderr
-
-
-def launched(config: str) -> list:
-    """Two processes; what the file says of GPUs and of their precision does not fit a CPU."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = Path(__file__).parents[1] / "examples" / "accelerate" / config
-    options = ["--num_processes", 2, "--mixed_precision", "no", "--main_process_port", port]
-    return ["-m", "accelerate.commands.launch", "--config_file", file, *options]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +197,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(run_of, rows, video_fil
     trainer = make_trainer(whole, stage, settings(whole, 4, per_device_train_batch_size=4))
     trainer.add_callback(Log(whole / "log.jsonl"))
     trainer.train()
-    resumed(killed, stage, *([] if config is None else launched(config)))
+    resumed(killed, stage, config)
     expected, found = read_log(whole), read_log(killed)
     assert sorted(found) == sorted(expected) == list(range(1, 5))
     for step in expected:

@@ -1,7 +1,6 @@
 """The two scripts that a person runs, on one process and on two, from an image-LLM to the model of stage 2."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +9,19 @@ import pytest
 import torch
 import yaml
 from tiny_families import random_video
-from training_runs import row
+from training_runs import launcher_of, row, run
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 
 
-ROOT = Path(__file__).parents[1]
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
+def run_script(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
     folder = Path(config["output_dir"]).parent
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    launcher = [sys.executable]
-    if ranks == 2:
-        launcher += ["-m", "accelerate.commands.launch", "--config_file", ROOT / "examples/accelerate/ddp_cpu.yaml"]
-    command = [*launcher, ROOT / "examples" / script, "--config", folder / "config.yaml", *options]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(list(map(str, command)), env=environment, timeout=300, capture_output=True, text=True)
+    launcher = [] if ranks == 1 else launcher_of("ddp_cpu.yaml")
+    return run([sys.executable, *launcher, EXAMPLES / script, "--config", folder / "config.yaml", *options])
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -54,22 +49,22 @@ def test_from_stage_to_stage(make_linvt, video_file, tmp_path, ask, ranks):
     }
     first = {**config, "model": str(tmp_path / "model"), "output_dir": str(tmp_path / "aligned")}
     if ranks == 1:
-        failed = run("train_alignment.py", first)
+        failed = run_script("train_alignment.py", first)
         assert failed.returncode != 0 and "Row 4: the answer" in failed.stderr
         first["frame_token_cache"] = str(tmp_path / "cache")
-    done = run("train_alignment.py", first, "--skip_bad_rows", ranks=ranks)
+    done = run_script("train_alignment.py", first, "--skip_bad_rows", ranks=ranks)
     assert done.returncode == 0, done.stderr
     aligned = LinVTForConditionalGeneration.from_pretrained(tmp_path / "aligned")
     assert LinVTProcessor.from_pretrained(tmp_path / "aligned").video_processor.num_frames == 4
     if ranks == 1:
-        again = run(
+        again = run_script(
             "train_alignment.py", {**first, "max_steps": 3}, "--skip_bad_rows", "--resume_from_checkpoint", "last"
         )
         assert again.returncode == 0, again.stderr
         assert len(list((tmp_path / "cache").iterdir())) == 2
 
     second = {**config, "model": str(tmp_path / "aligned"), "output_dir": str(tmp_path / "tuned"), "lora_r": 4}
-    done = run("train_instruction.py", second, "--skip_bad_rows", ranks=ranks)
+    done = run_script("train_instruction.py", second, "--skip_bad_rows", ranks=ranks)
     assert done.returncode == 0, done.stderr
     tuned = LinVTForConditionalGeneration.from_pretrained(tmp_path / "tuned")
     changed = {
