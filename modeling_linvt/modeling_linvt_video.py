@@ -74,6 +74,8 @@ class LinVTVideoModel(PreTrainedModel):
             init.normal_(module.score_weight, std=self.config.initializer_range)
         elif isinstance(module, TokenAggregator):
             init.normal_(module.queries, std=self.config.initializer_range)
+            # Equal projections: from the start a query finds what is like it, such as frames of its moment.
+            init.copy_(module.key_proj.weight, module.query_proj.weight)
         elif isinstance(module, InstructionEncoder):
             init.normal_(module.no_text, std=self.config.initializer_range)
 
@@ -158,13 +160,28 @@ class LinVTVideoModel(PreTrainedModel):
         rows, columns = grid
         dtype, device = self.token_proj.weight.dtype, frame_tokens.device
         size = self.config.hidden_size
-        # Time from half a second to four hours; rows and columns as fractions of the frame, down to a 40th of it.
-        time = sinusoidal_features(frame_seconds, size // 2, 0.5, 14_400)[:, :, None, :]
+        first, last = frame_seconds.amin(1, keepdim=True), frame_seconds.amax(1, keepdim=True)
+        progress = (frame_seconds - first) / (last - first).clamp(min=1e-3)  # of a single frame: 0
+        # Time from half a second to four hours; progress, rows and columns as fractions, down to a 40th.
+        time = [sinusoidal_features(frame_seconds, size // 4, 0.5, 14_400), self._progress_features(progress)]
+        time = torch.cat(time, dim=-1)[:, :, None, :]
         row = sinusoidal_features((torch.arange(rows, device=device) + 0.5) / rows, size // 4, 0.05, 2)
         column = sinusoidal_features((torch.arange(columns, device=device) + 0.5) / columns, size // 4, 0.05, 2)
         place = torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
         positions = self.time_proj(time.to(dtype)) + self.place_proj(place.to(dtype))
         return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
+
+    def _progress_features(self, progress: torch.Tensor) -> torch.Tensor:
+        return sinusoidal_features(progress, self.config.hidden_size // 4, 0.05, 2)
+
+    def _moments(self, queries_per_scale: list[int], device: torch.device) -> torch.Tensor:
+        """
+        Where in the video each query starts to look, `(queries, hidden_size)`: the queries of a scale are spread over
+        it in their order, so that video tokens come in the order of what they show.
+        """
+        progress = [(torch.arange(number, device=device) + 0.5) / number for number in queries_per_scale]
+        features = self._progress_features(torch.cat(progress)).to(self.time_proj.weight.dtype)
+        return self.time_proj(torch.cat([torch.zeros_like(features), features], dim=-1))
 
     def _aggregation_weights(
         self, visual: torch.Tensor, scores: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
@@ -180,8 +197,9 @@ class LinVTVideoModel(PreTrainedModel):
                 pools, visuals, biases = [torch.cat(pools)], [torch.cat(visuals, dim=1)], [torch.cat(biases, dim=1)]
         else:
             pools, visuals, biases = [None], [visual], [scores]
-        queries = config.num_queries if config.multi_scale == "multi_c" else [len(self.aggregator.queries)]
-        maps = self.aggregator(visuals, biases, queries, embeds, mask)
+        spread = config.num_queries[:1] if config.multi_scale == "multi_a" else config.num_queries
+        queries = spread if config.multi_scale == "multi_c" else [sum(spread)]
+        maps = self.aggregator(visuals, biases, queries, self._moments(spread, device), embeds, mask)
         with full_precision(device):
             if config.multi_scale == "multi_a":
                 pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]

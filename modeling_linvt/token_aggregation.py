@@ -78,6 +78,7 @@ class TokenAggregator(nn.Module):
         visual: list[torch.Tensor],
         score_bias: list[torch.Tensor],
         queries_per_scale: list[int],
+        moments: torch.Tensor,
         instruction_embeds: torch.Tensor,
         instruction_mask: torch.Tensor,
     ) -> list[torch.Tensor]:
@@ -87,6 +88,7 @@ class TokenAggregator(nn.Module):
             score_bias (`list[torch.Tensor]`, per scale float32 `(videos, tokens)`): Significance of each token. It is
                 added to the logit of the token, which keeps the result an average and lets the scores learn.
             queries_per_scale (`list[int]`).
+            moments (`torch.Tensor` of shape `(queries, hidden_size)`): Where in the video each query starts to look.
 
         Returns:
             `list[torch.FloatTensor]`: per scale the attention map, float32 `(videos, queries, tokens)`, rows sum to 1.
@@ -95,7 +97,8 @@ class TokenAggregator(nn.Module):
         if self.instruction is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
         maps = []
-        for tokens, bias, queries in zip(visual, score_bias, self.queries.split(queries_per_scale), strict=True):
+        queries_of_scales = (self.queries + moments).split(queries_per_scale)
+        for tokens, bias, queries in zip(visual, score_bias, queries_of_scales, strict=True):
             queries = queries.expand(len(tokens), -1, -1)
             for layer in self.layers:
                 queries = layer(queries, tokens, text, text_mask)

@@ -65,7 +65,10 @@ def _embed(model, frame_tokens, grid, seconds):
     hidden = _linear(_rms_norm(frame_tokens.double(), model.token_norm), model.token_proj)
     rows, columns = grid
     for frame in range(len(hidden)):
-        time = torch.tensor(_sinusoids(float(seconds[frame]), size // 2, 0.5, 14400), dtype=torch.double)
+        first, last = float(min(seconds)), float(max(seconds))
+        progress = (float(seconds[frame]) - first) / (last - first) if last > first else 0.0
+        time = _sinusoids(float(seconds[frame]), size // 4, 0.5, 14400) + _sinusoids(progress, size // 4, 0.05, 2)
+        time = torch.tensor(time, dtype=torch.double)
         for row in range(rows):
             for column in range(columns):
                 place = _sinusoids((row + 0.5) / rows, size // 4, 0.05, 2)
@@ -140,7 +143,14 @@ def _aggregate(model, hidden, scores, instruction):
         logits = query @ _linear(tokens, aggregator.key_proj).T / math.sqrt(config.hidden_size)  # Eq. 1
         return (logits + pool @ scores).softmax(-1) @ pool
 
-    queries, everything = aggregator.queries.double(), torch.eye(len(hidden), dtype=torch.double)
+    def moments(number):
+        progress = [_sinusoids((place + 0.5) / number, config.hidden_size // 4, 0.05, 2) for place in range(number)]
+        features = [[0.0] * len(row) + row for row in progress]
+        return _linear(torch.tensor(features, dtype=torch.double), model.time_proj)
+
+    scales = config.num_queries[:1] if config.multi_scale == "multi_a" else config.num_queries
+    queries = aggregator.queries.double() + torch.cat([moments(number) for number in scales])
+    everything = torch.eye(len(hidden), dtype=torch.double)
     pools = [_mean_of_windows(len(hidden), window) for window in config.pooling_windows]
     if config.multi_scale == "multi_c":
         return torch.cat([scale(*pair) for pair in zip(queries.split(config.num_queries), pools, strict=True)])
