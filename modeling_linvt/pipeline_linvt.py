@@ -67,7 +67,7 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
             for record in records:
                 record["input_text"] = question
                 # The prompt was cut off a text that was decoded as a whole, which leaves the space before the answer.
-                record["generated_text"] = record["generated_text"].lstrip()
+                record["generated_text"] = record["generated_text"].removeprefix(" ")
         return answers[0] if one else answers
 
 
