@@ -73,6 +73,18 @@ class VideoSFTTrainer(SFTTrainer):
         if self.accelerator.distributed_type == DistributedType.FSDP and not self.accelerator.is_fsdp2:
             raise ValueError("FSDP version 1 cannot run ranks with different batches; set fsdp_version: 2.")
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """As `SFTTrainer.train`; a `ValueError` if weights that have learnt would not be found again."""
+        full = not isinstance(self.model, PeftModel)
+        if resume_from_checkpoint and full and any(p.requires_grad for p in self.model.image_llm.parameters()):
+            # Measured with Transformers 5.23: only a warning says that keys are missing.
+            raise ValueError(
+                "Weights of the image-LLM itself learn. Checkpoints hold them under the names of from_pretrained, "
+                "where the Trainer does not look when it resumes, so it would go on with those from before. Freeze "
+                "them and use LoRA, or load the model from the checkpoint and train from there."
+            )
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         num_tokens = (inputs["labels"][:, 1:] != -100).sum()
         num_items = num_tokens if num_items_in_batch is None else num_items_in_batch

@@ -383,3 +383,13 @@ def test_the_configuration_is_chosen_by_its_model_type(image_llm):
     assert type(linvt.video_tokenizer_config) is LinVTVideoConfig and linvt.video_tokenizer_config.top_k == 200
     with pytest.raises(ValueError, match="model_type 'bert'; expected one of linvt_video, red_villm_video"):
         LinVTConfig(image_llm_config=llava, video_tokenizer_config={"model_type": "bert"})
+
+
+def test_a_training_batch_without_videos_gives_zeros(make):
+    """Where only the video tokenizer learns, the loss of a batch of text must have a graph."""
+    model, processor = make()
+    model.requires_grad_(False)
+    model.video_tokenizer.requires_grad_()
+    ids = processor.tokenizer("Hello", return_tensors="pt").input_ids
+    model.train()(input_ids=ids, labels=ids).loss.backward()
+    assert all((parameter.grad == 0).all() for parameter in model.video_tokenizer.parameters())

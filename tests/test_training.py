@@ -1,5 +1,6 @@
 """Both stages of training on tiny models: what moves, what does not, what is saved, and that a killed run goes on."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -162,6 +163,11 @@ def test_what_the_trainer_cannot_do_is_an_error(run_of):
     collator = VideoChatCollator(LinVTProcessor.from_pretrained(folder / "model"))
     with pytest.raises(ValueError, match="has no packing"):
         VideoSFTTrainer(model, settings(folder, 1, packing=True), data_collator=collator)
+    rows = Dataset.from_list(json.loads((folder / "rows.json").read_text()))
+    extra = {"train_dataset": rows, "processing_class": collator.processor}
+    trainer = VideoSFTTrainer(model, settings(folder, 1), data_collator=collator, **extra)
+    with pytest.raises(ValueError, match="Weights of the image-LLM itself learn"):
+        trainer.train(resume_from_checkpoint=str(folder / "model"))
     model.image_llm.get_decoder = lambda: model.image_llm.base_model
     with pytest.raises(ValueError, match="no language model alone"):
         lora_for_instruction(model)
