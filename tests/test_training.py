@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_families import FAMILIES, random_video
