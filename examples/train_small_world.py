@@ -2,7 +2,7 @@
 Trains the small LinVT model that comes with the package.
 
     python examples/train_small_image_llm.py --output_dir small-image-llm
-    python examples/train_small_world.py --image_llm small-image-llm --output small-world --steps 6000
+    python examples/train_small_world.py --image_llm small-image-llm --output small-world
 
 OUTPUT/model is then a folder for `linvt ask --model`, and OUTPUT/result.json says how right its answers are.
 """

@@ -23,8 +23,8 @@ from linvt.video_sft_trainer import VideoSFTTrainer
 class Options:
     image_llm: str  # folder that train_small_image_llm.py wrote
     output: str  # folder for drawn and encoded videos, and for the result of each run
-    steps: int = 1600  # in all
-    aligned_share: float = 0.125  # of the steps, for the first stage
+    steps: int = 4000  # in all
+    aligned_share: float = 0.75  # of the steps; in the second stage the LLM is soon content with what it is given
     videos: int = 8000  # in training
     test_videos: int = 1000
     test_pictures: int = 1000

@@ -29,7 +29,13 @@ class Row:
 
 
 def video_rows(videos: VideoSet) -> list[Row]:
-    return [Row(question, video=i) for i, questions in enumerate(videos.questions) for question in questions]
+    """All questions but captions, which are asked of every fourth video: an LLM that is frozen cannot learn to list."""
+    return [
+        Row(question, video=number)
+        for number, questions in enumerate(videos.questions)
+        for question in questions
+        if question.about != "caption" or number % 4 == 0
+    ]
 
 
 def picture_rows(split: str, num_pictures: int) -> list[Row]:
