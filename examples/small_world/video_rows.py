@@ -29,7 +29,7 @@ class Row:
 
 
 def video_rows(videos: VideoSet) -> list[Row]:
-    """All questions but captions, which are asked of every fourth video: an LLM that is frozen cannot learn to list."""
+    """All questions; captions of every fourth video only, since an LLM that is frozen cannot learn to list."""
     return [
         Row(question, video=number)
         for number, questions in enumerate(videos.questions)
