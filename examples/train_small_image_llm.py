@@ -11,21 +11,16 @@ goes on from the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoMod
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from small_world.accuracy import accuracy
-from small_world.drawing import draw_shot
-from small_world.encoding import IGNORED, encode_chat
-from small_world.questions import image_questions, moment_questions, pair_questions
-from small_world.scenes import SPLITS, make_picture, make_video
-from small_world.small_image_llm import PIXELS, small_llava, small_processor
-from small_world.video_rows import TOKENS_PER_PICTURE, RowCollator, picture_rows
+from small_world.picture_chats import CollateChats, Pictures
+from small_world.small_image_llm import small_llava, small_processor
+from small_world.video_rows import RowCollator, picture_rows
 from small_world.vision_pretraining import CollateLabelled, LabelledPictures, PatchClassifier
 from torch.utils.data import Dataset
 from transformers import (
     HfArgumentParser,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -43,67 +38,6 @@ class Options:
     learning_rate: float = 1.5e-3
     evaluate_every: int = 500  # steps; a checkpoint is written as often
     seed: int = 0
-
-
-class Pictures(Dataset):
-    """Conversations of up to three turns about a picture; every fourth is about two of them."""
-
-    turns = 3
-
-    def __init__(self, split: str, length: int, processor: LlavaProcessor):
-        self.split, self.length, self.processor = split, length, processor
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, number: int) -> dict:
-        rng = np.random.default_rng([7, SPLITS.index(self.split), number])
-        if number % 4 == 3:
-            shots, moments, questions = self._pair(number, rng)
-        else:
-            shots, moments = [make_picture(self.split, number)], [0.0]
-            questions = image_questions(shots[0], self.split, rng)
-            if rng.random() < 0.75:  # captions are learnt long before the rest, and are several times as long
-                questions = [question for question in questions if question.about != "caption"]
-        questions = [questions[i] for i in rng.permutation(len(questions))[: self.turns]]
-        chat = encode_chat(self.processor.tokenizer, [TOKENS_PER_PICTURE] * len(shots), questions)
-        pictures = [draw_shot(shot, moment, PIXELS) for shot, moment in zip(shots, moments, strict=True)]
-        return {"input_ids": chat.input_ids, "labels": chat.labels, "pictures": pictures}
-
-    def _pair(self, number: int, rng: np.random.Generator):
-        """Two pictures that can be asked about together."""
-        while True:
-            if rng.random() < 0.4:
-                shots = [make_picture(self.split, int(n)) for n in rng.integers(self.length, size=2)]
-                moments, questions = [0.0, 0.0], pair_questions(*shots, self.split, rng)
-            else:
-                shots = [make_video(self.split, int(rng.integers(self.length))).shots[0]] * 2
-                moments, questions = [0.1, 0.9], moment_questions(shots[0], self.split, rng)
-            if questions:
-                return shots, moments, questions
-
-
-@dataclass
-class Collate:
-    processor: LlavaProcessor
-
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        pictures = np.stack([picture for row in rows for picture in row["pictures"]])
-        pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        length = max(len(row["input_ids"]) for row in rows)
-        padding = self.processor.tokenizer.pad_token_id
-
-        def pad(name: str, value: int) -> torch.Tensor:
-            return torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])
-
-        input_ids = pad("input_ids", padding)
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        return {
-            "input_ids": input_ids,
-            "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
-            "labels": pad("labels", IGNORED),
-            "pixel_values": self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"],
-        }
 
 
 class PictureTrainer(Trainer):
@@ -133,7 +67,8 @@ def main(options: Options) -> None:
         _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
     rows = Pictures("train", options.pictures, processor)
     PictureTrainer.held_out = RowCollator(picture_rows("validation", 2000), "validation", None, processor, 0)
-    _train(PictureTrainer, model, "language", options.steps, rows, Collate(processor), options)
+    if checkpoint is None or not checkpoint.endswith(f"-{options.steps}"):  # the trainer would take one step more
+        _train(PictureTrainer, model, "language", options.steps, rows, CollateChats(processor), options)
     model.save_pretrained(options.output_dir)
     processor.save_pretrained(options.output_dir)
     test = RowCollator(picture_rows("test", 4000), "test", None, processor, 0)

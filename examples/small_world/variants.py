@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
 
-# A 64th of the published sizes, but for the layers: 28 video tokens of 256 frame tokens, of which 64 are kept.
+# Three scales whose queries are in the published proportions: 28 video tokens of 256 frame tokens, 64 of them kept.
 LINVT = {
     "hidden_size": 64,
     "intermediate_size": 256,

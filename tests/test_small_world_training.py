@@ -1,0 +1,84 @@
+"""The programs of the small world run from beginning to end: a few steps, a few scenes."""
+
+import json
+
+import pytest
+import train_small_image_llm
+import train_small_world
+from small_world.results import write_results
+from small_world.training import Options, Run
+from small_world.variants import VARIANTS
+from small_world.video_rows import picture_rows
+from transformers import AutoModelForImageTextToText
+
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
+
+
+@pytest.fixture(scope="module")
+def image_llm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("image-llm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_small_image_llm, "picture_rows", lambda split, number: picture_rows(split, 8))
+        settings = {"vision_steps": 2, "pictures": 40, "batch_size": 4, "evaluate_every": 1}
+        options = train_small_image_llm.Options(str(folder), steps=2, **settings)
+        train_small_image_llm.main(options)
+        first = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+        # Nothing is left to do: what was saved is what is found again.
+        train_small_image_llm.main(options)
+    again = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+    assert all((first[name] == again[name]).all() for name in first)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def options(image_llm, tmp_path_factory):
+    sizes = {"steps": 4, "videos": 6, "test_videos": 3, "test_pictures": 6, "batch_size": 4}
+    return Options(image_llm, str(tmp_path_factory.mktemp("tables")), **sizes)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_row_of_the_tables_can_be_run(options, name):
+    variant = VARIANTS[name]
+    result = json.loads(json.dumps(Run(variant, 0, options).result()))
+    assert ("aligned" in result, "tuned" in result) == (variant.aligns, variant.tunes_llm)
+    shares = result["tuned" if variant.tunes_llm else "aligned"]
+    assert 0 <= shares["videos"]["mean"] <= 100 and 0 <= shares["pictures"]["mean"] <= 100
+    expected = {"question only": 0, "average tokens": 16, "all frame tokens": 256, "queries doubled": 56, "LinVT": 28}
+    assert result["num_video_tokens"] == expected.get(name, result["num_video_tokens"])
+
+
+def test_tables_say_what_was_not_run(tmp_path):
+    videos = {"mean": 50.0, "order": 25.0}
+    for seed, mean in ((0, 50.0), (1, 60.0)):
+        run = {
+            "variant": "LinVT",
+            "seed": seed,
+            "num_video_tokens": 28,
+            "video_tokenizer_parameters": 5000,
+            "seconds": 60,
+        }
+        run["tuned"] = {
+            "videos": {
+                **dict.fromkeys(
+                    ("attribute", "existence", "count", "position", "motion", "order", "needle", "change", "caption"),
+                    1.0,
+                ),
+                **videos,
+                "mean": mean,
+            },
+            "pictures": {"mean": 90.0},
+        }
+        (tmp_path / f"{seed}.json").write_text(json.dumps(run))
+    page = tmp_path / "results.md"
+    page.write_text("before <!-- tables -->old<!-- /tables --> after")
+    write_results(tmp_path, page)
+    text = page.read_text()
+    assert text.startswith("before ") and text.endswith(" after") and "old" not in text
+    assert "| LinVT | 0, 1 | 28 | 5 k | **55.0 ± 7.1** |" in text and "| SVR | not run |" in text
+
+
+def test_the_small_model_is_saved_whole(options):
+    train_small_world.main(options)
+    folder = f"{options.output}/model"
+    assert LinVTForConditionalGeneration.from_pretrained(folder).config.num_video_tokens == 28
+    assert LinVTProcessor.from_pretrained(folder).video_processor.num_frames == 16
