@@ -11,6 +11,11 @@ from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.video_attention import FeedForward, RMSNorm, VideoAttention, full_precision, sinusoidal_features
 
 
+# Standard deviation of a query's bell curve, as a share of the video. A narrow one would keep the query from what it
+# is to find (docs/design.md).
+INITIAL_WIDTH = 0.5
+
+
 class CrossModalLayer(GradientCheckpointingLayer):
     """Queries attend to each other, to the visual tokens of their scale, and to the instruction."""
 
@@ -83,10 +88,10 @@ class TokenAggregator(nn.Module):
 
     @torch.no_grad()
     def init_moments(self) -> None:
-        """Spreads the queries of each scale over the video, in their order, each as wide as their distance."""
+        """Spreads the queries of each scale over the video, in their order; each still sees all of it."""
         numbers = self.queries_per_scale
         init.copy_(self.moments, torch.cat([(torch.arange(number) + 0.5) / number for number in numbers]))
-        init.copy_(self.log_focus, torch.cat([torch.full((number,), math.log(number)) for number in numbers]))
+        init.constant_(self.log_focus, math.log(1 / INITIAL_WIDTH))
 
     def forward(
         self,
