@@ -4,8 +4,9 @@ One file per base, whose kind is listed here; `convert.py` does the rest.
 """
 
 from linvt.conversion.checkpoint_kinds import CheckpointKind
+from linvt.conversion.internvl2_checkpoint import InternVL2Checkpoint
 
 
-KINDS: tuple[CheckpointKind, ...] = ()
+KINDS: tuple[CheckpointKind, ...] = (InternVL2Checkpoint(),)
 
 __all__ = ["KINDS"]
