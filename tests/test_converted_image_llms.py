@@ -4,6 +4,7 @@ import published_checkpoints as published
 import pytest
 import reference_published_models as reference
 import torch
+from tiny_families import SMALL
 from transformers import AutoModelForImageTextToText
 
 from linvt import LinVTForConditionalGeneration, MiphaForConditionalGeneration
@@ -208,7 +209,7 @@ def test_stored_dtype_is_kept(tmp_path):
 def test_mipha_can_be_wrapped(tmp_path):
     config, tensors = published.mipha(True, 0.5)
     converted(tmp_path, config, tensors)
-    model = LinVTForConditionalGeneration.from_image_llm(tmp_path / "output", {"hidden_size": 32, "top_k": 8})
+    model = LinVTForConditionalGeneration.from_image_llm(tmp_path / "output", SMALL)
     tokens = model.get_frame_tokens(pictures(2, 28, 28))
     expected = reference.mipha(tensors, config, pictures(2, 28, 28), torch.full((8,), 270), 270)[0]
     torch.testing.assert_close(tokens.reshape(2, 4, -1), expected, atol=1e-4, rtol=0)
