@@ -16,7 +16,7 @@ class ShardWriter:
         max_shard_bytes (`int`, *optional*): Largest file, unless a single tensor is larger.
     """
 
-    def __init__(self, folder: Path, max_shard_bytes: int = 4 * 10**9):
+    def __init__(self, folder: Path, max_shard_bytes: int = 2 * 10**9):
         self.folder, self.max_shard_bytes = folder, max_shard_bytes
         self.num_bytes, self.num_parameters = 0, 0
         self._held: dict[str, torch.Tensor] = {}
