@@ -15,11 +15,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.configuration.configuration_mipha import MiphaConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
+from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video_container import VideoReadError
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 
 AutoConfig.register(LinVTConfig.model_type, LinVTConfig)
 AutoConfig.register(LinVTVideoConfig.model_type, LinVTVideoConfig)
+AutoConfig.register(MiphaConfig.model_type, MiphaConfig)
 AutoConfig.register(RedVillmVideoConfig.model_type, RedVillmVideoConfig)
 AutoConfig.register(AutoShotConfig.model_type, AutoShotConfig)
 AutoModel.register(LinVTConfig, LinVTForConditionalGeneration)
@@ -37,6 +40,7 @@ AutoModel.register(LinVTVideoConfig, LinVTVideoModel)
 AutoModel.register(RedVillmVideoConfig, RedVillmVideoModel)
 AutoModel.register(AutoShotConfig, AutoShotModel)
 AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
+AutoModelForImageTextToText.register(MiphaConfig, MiphaForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
@@ -56,6 +60,8 @@ __all__ = [
     "LinVTVideoConfig",
     "LinVTVideoModel",
     "LinVTVideoProcessor",
+    "MiphaConfig",
+    "MiphaForConditionalGeneration",
     "RedVillmVideoConfig",
     "RedVillmVideoModel",
     "VideoReadError",

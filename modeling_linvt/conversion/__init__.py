@@ -1,0 +1,14 @@
+"""Checkpoints in the format in which image-LLMs were published, to folders that Transformers loads.
+
+One file per base, whose kind is listed here; `convert.py` does the rest.
+"""
+
+from linvt.conversion.aquila_vl_checkpoint import AquilaVLCheckpoint
+from linvt.conversion.checkpoint_kinds import CheckpointKind
+from linvt.conversion.internvl2_checkpoint import InternVL2Checkpoint
+from linvt.conversion.mipha_checkpoint import MiphaCheckpoint
+
+
+KINDS: tuple[CheckpointKind, ...] = (AquilaVLCheckpoint(), InternVL2Checkpoint(), MiphaCheckpoint())
+
+__all__ = ["KINDS"]

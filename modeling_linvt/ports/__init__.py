@@ -1,0 +1,1 @@
+"""Image-LLMs that Transformers lacks, built from its parts."""
