@@ -16,6 +16,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.configuration.configuration_mipha import MiphaConfig
 from linvt.configuration.configuration_molmo import MolmoConfig
 from linvt.configuration.configuration_qwen_vl import QwenVLConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
@@ -24,6 +25,7 @@ from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
+from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
 from linvt.ports.molmo_family import MolmoFamily
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 
 AutoConfig.register(LinVTConfig.model_type, LinVTConfig)
 AutoConfig.register(LinVTVideoConfig.model_type, LinVTVideoConfig)
+AutoConfig.register(MiphaConfig.model_type, MiphaConfig)
 AutoConfig.register(RedVillmVideoConfig.model_type, RedVillmVideoConfig)
 AutoConfig.register(AutoShotConfig.model_type, AutoShotConfig)
 AutoModel.register(LinVTConfig, LinVTForConditionalGeneration)
@@ -47,6 +50,7 @@ AutoModel.register(LinVTVideoConfig, LinVTVideoModel)
 AutoModel.register(RedVillmVideoConfig, RedVillmVideoModel)
 AutoModel.register(AutoShotConfig, AutoShotModel)
 AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
+AutoModelForImageTextToText.register(MiphaConfig, MiphaForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
@@ -77,6 +81,8 @@ __all__ = [
     "LinVTVideoConfig",
     "LinVTVideoModel",
     "LinVTVideoProcessor",
+    "MiphaConfig",
+    "MiphaForConditionalGeneration",
     "MolmoConfig",
     "MolmoForConditionalGeneration",
     "MolmoImageProcessor",

@@ -222,6 +222,7 @@ FAMILIES: dict[str, type[ImageLLMFamily]] = {
     "internvl": ProjectorFamily,
     "llava": ProjectorFamily,
     "llava_onevision": LlavaOnevisionFamily,
+    "mipha": ProjectorFamily,
     "qwen2_vl": Qwen2VLFamily,
 }
 

@@ -1,5 +1,6 @@
 """Molmo, first version, as published (allenai/Molmo-7B-D-0924, also Molmo-72B-0924)."""
 
+import json
 import math
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from linvt.conversion.checkpoint_kinds import (
     Shapes,
     has_tokenizer,
     num_layers,
-    published_json,
     stated,
 )
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
@@ -36,7 +36,7 @@ _NEEDED = {
 }
 
 
-class MolmoKind(CheckpointKind):
+class MolmoCheckpoint(CheckpointKind):
     name = "molmo"
     model_class = MolmoForConditionalGeneration
 
@@ -133,7 +133,7 @@ class MolmoKind(CheckpointKind):
         if not has_tokenizer(folder):
             return None
         size = {"height": config.vision_config.image_size, "width": config.vision_config.image_size}
-        settings = published_json(folder / "preprocessor_config.json")
+        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         kept = ("max_crops", "overlap_margins", "image_mean", "image_std")
         image_processor = MolmoImageProcessor(
             size=size,
@@ -169,4 +169,4 @@ def _patches_to_convolution(weight: torch.Tensor, config: MolmoConfig) -> list[t
     return [weight.unflatten(1, (size, size, 3)).permute(0, 3, 1, 2).contiguous()]
 
 
-__all__ = ["MolmoKind"]
+__all__ = ["MolmoCheckpoint"]

@@ -28,7 +28,7 @@ SPECIAL_TOKENS = [
 _NEEDED = {"no_bias": True, "rotary_pct": 1.0, "tie_word_embeddings": False}
 
 
-class QwenVLKind(CheckpointKind):
+class QwenVLCheckpoint(CheckpointKind):
     name = "qwen_vl"
     model_class = QwenVLForConditionalGeneration
 
@@ -173,4 +173,4 @@ def _interpolated(table: torch.Tensor, config: QwenVLConfig) -> list[torch.Tenso
     return [grid[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype).contiguous()]
 
 
-__all__ = ["SPECIAL_TOKENS", "QwenVLKind"]
+__all__ = ["SPECIAL_TOKENS", "QwenVLCheckpoint"]
