@@ -141,8 +141,7 @@ class MolmoCheckpoint(CheckpointKind):
             pooling_size=config.pooling_size,
             **{name: settings[name] for name in kept if name in settings},
         )
-        tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-        tokenizer.padding_side = "left"  # as generation needs it
+        tokenizer = Qwen2Tokenizer.from_pretrained(folder, padding_side="left")  # as generation needs it
         tokenizer.chat_template = None  # that of the language model, which Molmo does not follow
         processor = MolmoProcessor(image_processor, tokenizer)
         if processor.image_token_id != config.image_token_id:

@@ -130,7 +130,6 @@ class QwenVLCheckpoint(CheckpointKind):
             return None
         tokenizer = qwen_tokenizer(vocabularies[0], SPECIAL_TOKENS)
         tokenizer.eos_token = "<|im_end|>"
-        tokenizer.padding_side = "left"  # as generation needs it
         side = config.vision_config.image_size
         image_processor = CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False)
         processor = QwenVLProcessor(image_processor, tokenizer, num_image_tokens=config.num_image_tokens)

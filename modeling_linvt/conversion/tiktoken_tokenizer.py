@@ -27,7 +27,11 @@ def qwen_tokenizer(path: Path, special_tokens: list[str]) -> Qwen2Tokenizer:
         if len(token) > 1
     ]
     tokenizer = Qwen2Tokenizer(
-        vocab=vocabulary, merges=merges, eos_token=special_tokens[0], pad_token=special_tokens[0]
+        vocab=vocabulary,
+        merges=merges,
+        eos_token=special_tokens[0],
+        pad_token=special_tokens[0],
+        padding_side="left",  # as generation needs it
     )
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
     return tokenizer
@@ -57,7 +61,7 @@ def _parts(token: bytes, rank: int, ranks: dict[bytes, int]) -> list[bytes]:
 
 
 def _characters_of_bytes() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary: itself if it can be seen, else a stand-in."""
+    """The character that stands for each byte in a byte-level vocabulary: itself, or another if it cannot be seen."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = iter(range(256, 512))
     return [chr(byte) if byte in visible else chr(next(hidden)) for byte in range(256)]
