@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from published_checkpoints import mipha, write_byte_tokenizer, write_checkpoint
 from tiny_families import write_video
 from transformers import BertConfig, pipeline
 
@@ -138,6 +139,32 @@ def test_convert(run, tmp_path):
     (tmp_path / "other.pth").write_bytes(b"no checkpoint")
     for source, message in (("other.pth", "not a torch checkpoint"), ("nothing.pth", "No such file")):
         code, _, errors = run("convert", tmp_path / source, tmp_path / "new")
+        assert code == 2 and message in errors and len(errors.splitlines()) == 1 and not (tmp_path / "new").exists()
+
+
+def test_convert_an_image_llm_then_wrap_it(run, tmp_path):
+    source = write_checkpoint(tmp_path / "source", *mipha(True, 0.5))
+    code, output, errors = run("convert", source, tmp_path / "bare")
+    assert (
+        code == 0 and errors == "" and "(mipha)" in output and "no processor was written" in " ".join(output.split())
+    )
+    write_byte_tokenizer(source, "CodeGenTokenizer", [])
+    code, output, _ = run("convert", source, tmp_path / "mipha", "--kind", "mipha", "--dtype", "bfloat16", "--json")
+    result = json.loads(output)
+    assert code == 0 and result["has_processor"] and (result["kind"], result["model_type"]) == ("mipha", "mipha")
+    code, output, errors = run("wrap", tmp_path / "mipha", tmp_path / "linvt")
+    assert code == 0 and errors == "" and f"{result['num_parameters'] / 1e6:.1f} M parameters, unchanged" in output
+    model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "linvt")
+    assert model.image_llm.lm_head.bias.dtype == torch.bfloat16
+    cases = [
+        ((source, tmp_path / "mipha"), "holds something already"),
+        ((source, tmp_path / "new", "--kind", "internvl2"), "ps_version is None"),
+        ((source, tmp_path / "new", "--revision", "main"), "has no revision 'main'"),
+        ((tmp_path / "ckpt.pth", tmp_path / "new", "--kind", "mipha"), "takes no --kind"),
+        ((tmp_path / "nothing", tmp_path / "new"), "there is no folder"),
+    ]
+    for arguments, message in cases:
+        code, _, errors = run("convert", *arguments)
         assert code == 2 and message in errors and len(errors.splitlines()) == 1 and not (tmp_path / "new").exists()
 
 

@@ -86,7 +86,6 @@ class MiphaCheckpoint(CheckpointKind):
                 },
                 bos_token_id=_END_OF_TEXT,
                 eos_token_id=_END_OF_TEXT,
-                pad_token_id=_END_OF_TEXT,
                 tie_word_embeddings="lm_head.weight" not in shapes,
             ),
             image_token_index=_FIRST_FREE_TOKEN,
