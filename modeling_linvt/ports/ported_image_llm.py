@@ -10,7 +10,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 class PortedImageLLM(PreTrainedModel, GenerationMixin):
     """
     Holds a `language_model` and a `lm_head`; a port adds its vision encoder, `get_image_features`, and a `forward`
-    that names its image inputs.
+    that names its image inputs. `GenerationMixin` gives it `pixel_values` with the prompt and not again, and without
+    them the other image inputs mean nothing.
 
     Attributes:
         image_inputs (`tuple[str, ...]`): Names of the inputs that describe images, `pixel_values` first.
@@ -112,21 +113,6 @@ class PortedImageLLM(PreTrainedModel, GenerationMixin):
             prompt = kwargs.get("input_ids") if inputs is None else inputs
             kwargs["inputs_embeds"] = self.prompt_embeds(prompt, **images)
         return super().generate(inputs, generation_config=generation_config, **kwargs)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.LongTensor,
-        inputs_embeds: torch.Tensor | None = None,
-        is_first_iteration: bool | None = False,
-        **kwargs,
-    ) -> dict:
-        """Images go in with the prompt, and once only if there is a cache."""
-        model_inputs = super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            model_inputs |= dict.fromkeys(self.image_inputs)
-        return model_inputs
 
 
 __all__ = ["PortedImageLLM"]
