@@ -5,6 +5,7 @@ Importing it registers LinVT with the Auto classes and with `pipeline`; nothing 
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
@@ -16,14 +17,23 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_mipha import MiphaConfig
+from linvt.configuration.configuration_molmo import MolmoConfig
+from linvt.configuration.configuration_qwen_vl import QwenVLConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
+from linvt.image_llm_families import FAMILIES
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
 from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
+from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
+from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
+from linvt.ports.molmo_family import MolmoFamily
+from linvt.processors.image_processing_molmo import MolmoImageProcessor
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.processing_molmo import MolmoProcessor
+from linvt.processors.processing_qwen_vl import QwenVLProcessor
 from linvt.processors.video_container import VideoReadError
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
@@ -44,6 +54,17 @@ AutoModelForImageTextToText.register(MiphaConfig, MiphaForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
+# Image-LLMs that Transformers lacks.
+AutoConfig.register(MolmoConfig.model_type, MolmoConfig)
+AutoConfig.register(QwenVLConfig.model_type, QwenVLConfig)
+AutoModelForImageTextToText.register(MolmoConfig, MolmoForConditionalGeneration)
+AutoModelForImageTextToText.register(QwenVLConfig, QwenVLForConditionalGeneration)
+AutoModelForMultimodalLM.register(MolmoConfig, MolmoForConditionalGeneration)
+AutoModelForMultimodalLM.register(QwenVLConfig, QwenVLForConditionalGeneration)
+AutoImageProcessor.register(MolmoConfig, image_processor_classes={"torchvision": MolmoImageProcessor})
+AutoProcessor.register(MolmoConfig, MolmoProcessor)
+AutoProcessor.register(QwenVLConfig, QwenVLProcessor)
+FAMILIES[MolmoConfig.model_type] = MolmoFamily
 PIPELINE_REGISTRY.register_pipeline(
     "video-text-to-text",
     pipeline_class=VideoTextToTextPipeline,
@@ -62,6 +83,13 @@ __all__ = [
     "LinVTVideoProcessor",
     "MiphaConfig",
     "MiphaForConditionalGeneration",
+    "MolmoConfig",
+    "MolmoForConditionalGeneration",
+    "MolmoImageProcessor",
+    "MolmoProcessor",
+    "QwenVLConfig",
+    "QwenVLForConditionalGeneration",
+    "QwenVLProcessor",
     "RedVillmVideoConfig",
     "RedVillmVideoModel",
     "VideoReadError",

@@ -7,8 +7,16 @@ from linvt.conversion.aquila_vl_checkpoint import AquilaVLCheckpoint
 from linvt.conversion.checkpoint_kinds import CheckpointKind
 from linvt.conversion.internvl2_checkpoint import InternVL2Checkpoint
 from linvt.conversion.mipha_checkpoint import MiphaCheckpoint
+from linvt.conversion.molmo_checkpoint import MolmoCheckpoint
+from linvt.conversion.qwen_vl_checkpoint import QwenVLCheckpoint
 
 
-KINDS: tuple[CheckpointKind, ...] = (AquilaVLCheckpoint(), InternVL2Checkpoint(), MiphaCheckpoint())
+KINDS: tuple[CheckpointKind, ...] = (
+    AquilaVLCheckpoint(),
+    InternVL2Checkpoint(),
+    MiphaCheckpoint(),
+    MolmoCheckpoint(),
+    QwenVLCheckpoint(),
+)
 
 __all__ = ["KINDS"]
