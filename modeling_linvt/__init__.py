@@ -5,6 +5,7 @@ Importing it registers LinVT with the Auto classes and with `pipeline`; nothing 
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
@@ -16,12 +17,16 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
+from linvt.configuration.configuration_xgen_mm import XGenMMConfig
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
+from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
+from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.processing_xgen_mm import XGenMMProcessor
 from linvt.processors.video_container import VideoReadError
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
@@ -40,6 +45,13 @@ AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
+# Image-LLMs that Transformers lacks.
+AutoConfig.register(XGenMMConfig.model_type, XGenMMConfig)
+AutoModel.register(XGenMMConfig, XGenMMForConditionalGeneration)
+AutoModelForImageTextToText.register(XGenMMConfig, XGenMMForConditionalGeneration)
+AutoModelForMultimodalLM.register(XGenMMConfig, XGenMMForConditionalGeneration)
+AutoImageProcessor.register(XGenMMConfig, image_processor_classes={"pil": XGenMMImageProcessor})
+AutoProcessor.register(XGenMMConfig, XGenMMProcessor)
 PIPELINE_REGISTRY.register_pipeline(
     "video-text-to-text",
     pipeline_class=VideoTextToTextPipeline,
@@ -60,4 +72,8 @@ __all__ = [
     "RedVillmVideoModel",
     "VideoReadError",
     "VideoTextToTextPipeline",
+    "XGenMMConfig",
+    "XGenMMForConditionalGeneration",
+    "XGenMMImageProcessor",
+    "XGenMMProcessor",
 ]

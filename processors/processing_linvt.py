@@ -10,6 +10,7 @@ from itertools import islice
 import transformers
 from PIL import Image
 from transformers import BatchFeature
+from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -101,7 +102,7 @@ class LinVTProcessor(ProcessorMixin):
             )
         settings = dict(self.image_llm_processor)
         name = settings.pop("processor_class")
-        processor_class = getattr(transformers, name, None)
+        processor_class = processor_class_from_name(name)  # also those that are registered, as linvt's own are
         if processor_class is None:
             raise ValueError(f"This version of Transformers ({transformers.__version__}) has no {name}.")
         parts = {attribute: getattr(self, attribute) for attribute in processor_class.get_attributes()}
