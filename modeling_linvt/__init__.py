@@ -16,13 +16,17 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
+from linvt.configuration.configuration_mipha import MiphaConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
+from linvt.image_llm_families import FAMILIES
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
+from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
 from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
+from linvt.ports.xgen_mm_family import XGenMMFamily
 from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
@@ -35,6 +39,7 @@ __version__ = "0.1.0"
 
 AutoConfig.register(LinVTConfig.model_type, LinVTConfig)
 AutoConfig.register(LinVTVideoConfig.model_type, LinVTVideoConfig)
+AutoConfig.register(MiphaConfig.model_type, MiphaConfig)
 AutoConfig.register(RedVillmVideoConfig.model_type, RedVillmVideoConfig)
 AutoConfig.register(AutoShotConfig.model_type, AutoShotConfig)
 AutoModel.register(LinVTConfig, LinVTForConditionalGeneration)
@@ -42,6 +47,7 @@ AutoModel.register(LinVTVideoConfig, LinVTVideoModel)
 AutoModel.register(RedVillmVideoConfig, RedVillmVideoModel)
 AutoModel.register(AutoShotConfig, AutoShotModel)
 AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
+AutoModelForImageTextToText.register(MiphaConfig, MiphaForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
@@ -50,8 +56,12 @@ AutoConfig.register(XGenMMConfig.model_type, XGenMMConfig)
 AutoModel.register(XGenMMConfig, XGenMMForConditionalGeneration)
 AutoModelForImageTextToText.register(XGenMMConfig, XGenMMForConditionalGeneration)
 AutoModelForMultimodalLM.register(XGenMMConfig, XGenMMForConditionalGeneration)
-AutoImageProcessor.register(XGenMMConfig, image_processor_classes={"pil": XGenMMImageProcessor})
+# Under both names, since Transformers asks for torchvision and warns where there is only Pillow.
+AutoImageProcessor.register(
+    XGenMMConfig, image_processor_classes={"pil": XGenMMImageProcessor, "torchvision": XGenMMImageProcessor}
+)
 AutoProcessor.register(XGenMMConfig, XGenMMProcessor)
+FAMILIES[XGenMMConfig.model_type] = XGenMMFamily
 PIPELINE_REGISTRY.register_pipeline(
     "video-text-to-text",
     pipeline_class=VideoTextToTextPipeline,
@@ -68,6 +78,8 @@ __all__ = [
     "LinVTVideoConfig",
     "LinVTVideoModel",
     "LinVTVideoProcessor",
+    "MiphaConfig",
+    "MiphaForConditionalGeneration",
     "RedVillmVideoConfig",
     "RedVillmVideoModel",
     "VideoReadError",

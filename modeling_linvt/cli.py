@@ -1,4 +1,4 @@
-"""The `linvt` command: ask a question about a video, wrap an image-LLM, list the shots of a video.
+"""The `linvt` command: ask a question about a video, convert and wrap an image-LLM, list the shots of a video.
 
 Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 130 interrupted, 1 anything
 else.
@@ -21,6 +21,8 @@ from transformers.utils import logging
 
 from linvt.cli_output import ProgressBar, about_video, add_json_option, check_folder, describe_video, table
 from linvt.cli_shots import add_shots_command
+from linvt.conversion import KINDS
+from linvt.conversion.convert import convert_checkpoint
 from linvt.frame_clips import frame_clips
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
@@ -173,13 +175,35 @@ def show_wrapped(result: dict) -> str:
 
 
 def convert(options: argparse.Namespace) -> dict:
-    """Converts the checkpoint that the AutoShot authors published, ckpt_0_200_0.pth, to AutoShot weights of ours."""
-    convert_autoshot_checkpoint(options.source, options.output)
-    return {"source": options.source, "output": options.output, "kind": "autoshot"}
+    """Converts weights as they were published: an image-LLM for Transformers, or the checkpoint file of AutoShot."""
+    if Path(options.source).is_file() or Path(options.source).suffix in (".pt", ".pth"):
+        if options.kind or options.revision or options.dtype != "auto":
+            raise ValueError("a checkpoint file is one of AutoShot, which takes no --kind, --revision or --dtype.")
+        convert_autoshot_checkpoint(options.source, options.output)
+        return {"source": options.source, "output": options.output, "kind": "autoshot"}
+    check_folder(options.source)
+    dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
+    with ProgressBar("converting", options) as on_progress:
+        converted = convert_checkpoint(
+            options.source, options.output, options.kind, options.revision, dtype, on_progress
+        )
+    return {
+        "source": options.source,
+        "output": options.output,
+        "kind": converted.kind,
+        "model_type": converted.config.model_type,
+        "num_parameters": converted.num_parameters,
+        "has_processor": converted.has_processor,
+    }
 
 
 def show_converted(result: dict) -> str:
-    return table({"converted": f"{result['source']} ({result['kind']})", "saved": result["output"]})
+    rows = {"converted": f"{result['source']} ({result['kind']})", "saved": result["output"]}
+    if "num_parameters" in result:
+        rows["model"] = f"{result['model_type']}, {result['num_parameters'] / 1e6:.1f} M parameters"
+        if not result["has_processor"]:
+            rows["note"] = f"{result['source']} holds no tokenizer, so no processor was written"
+    return table(rows)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,9 +236,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=wrap, show=show_wrapped)
     add_json_option(command)
 
-    command = commands.add_parser("convert", help="convert published AutoShot weights", description=convert.__doc__)
-    command.add_argument("source", help="checkpoint file")
-    command.add_argument("output", help="new folder for the weights, to be given as --autoshot")
+    command = commands.add_parser("convert", help="convert published weights", description=convert.__doc__)
+    command.add_argument("source", help="Hub id or folder of an image-LLM, or the file ckpt_0_200_0.pth of AutoShot")
+    command.add_argument("output", help="new folder, to be given to `linvt wrap`, or as --autoshot")
+    kinds = [kind.name for kind in KINDS]
+    command.add_argument("--kind", choices=kinds, help="format of the image-LLM (default: it is recognised)")
+    command.add_argument("--revision", help="branch, tag or commit on the Hub")
+    command.add_argument("--dtype", default="auto", choices=dtypes, help="default: that of the checkpoint")
     command.set_defaults(run=convert, show=show_converted)
     add_json_option(command)
 

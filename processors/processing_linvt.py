@@ -102,7 +102,7 @@ class LinVTProcessor(ProcessorMixin):
             )
         settings = dict(self.image_llm_processor)
         name = settings.pop("processor_class")
-        processor_class = processor_class_from_name(name)  # also those that are registered, as linvt's own are
+        processor_class = processor_class_from_name(name)  # also one that is registered, such as a port's
         if processor_class is None:
             raise ValueError(f"This version of Transformers ({transformers.__version__}) has no {name}.")
         parts = {attribute: getattr(self, attribute) for attribute in processor_class.get_attributes()}

@@ -5,6 +5,7 @@ names single mistakes that are easy to make; a test that compares with the refer
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -27,20 +28,18 @@ TEXT = {
     "pad_token_id": 0,
     "model_type": "phi3",
 }
-IMAGE_SIZES = {"siglip": 44, "vit": 42}  # of SigLIP's pixels two are left over, as with 384 = 27 * 14 + 6
+SIZE = GRID * PATCH  # pixels
 GRIDS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # columns and rows
 
 
-def config_json(design: str, num_tokens: int, **text) -> dict:
+def config_json(num_tokens: int, **text) -> dict:
     """`config.json` as published, of a tokenizer with `num_tokens` tokens before the three that are added."""
-    name = f"tiny-patch14-{IMAGE_SIZES['siglip']}" if design == "siglip" else "ViT-tiny-14-42-quickgelu"
     return {
         "architectures": ["XGenMMModelForConditionalGeneration"],
         "model_type": "xgenmm",
         "text_config": {**TEXT, "initial_tokenizer_len": num_tokens, "vocab_size": num_tokens + 9, **text},
         "vision_encoder_config": {
             "model_type": "xgenmm_vision_encoder",
-            "model_name": name,
             "anyres_patch_sampling": True,
             "image_aspect_ratio": "anyres",
         },
@@ -48,93 +47,119 @@ def config_json(design: str, num_tokens: int, **text) -> dict:
     }
 
 
-def checkpoint(design: str, num_tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights of a `"siglip"` (interleave-r-v1.5) or a `"vit"` (r-v1) checkpoint under the published keys."""
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
+@dataclass(frozen=True)
+class Sizes:
+    """Of a checkpoint; by default the tiny one's."""
 
-    def tensor(key, *shape, std=0.15, mean=0.0):
-        state[key] = mean + std * torch.randn(*shape, generator=generator)
+    hidden: int = HIDDEN
+    vision_mlp: int = 48
+    vision_layers: int = 2
+    grid: int = GRID
+    projection: int = 20  # of the space that CLIP shares with texts
+    latents: int = 6
+    inner: int = HEADS * 4
+    perceiver_layers: int = 2
+    text: int = TEXT["hidden_size"]
+    text_mlp: int = TEXT["intermediate_size"]
+    text_layers: int = TEXT["num_hidden_layers"]
+    qkv: int = 64
+    rows: int = 0
 
-    def norm(key, width=HIDDEN, bias=True):
-        tensor(f"{key}.weight", width, mean=1.0)
+
+def published_shapes(design: str, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a `"siglip"` (interleave-r-v1.5) or a `"vit"` (r-v1) checkpoint."""
+    shapes, hidden = {}, sizes.hidden
+
+    def norm(key, width=hidden, bias=True):
+        shapes[f"{key}.weight"] = (width,)
         if bias:
-            tensor(f"{key}.bias", width)
+            shapes[f"{key}.bias"] = (width,)
 
     def dense(key, outputs, inputs, bias=True):
-        tensor(f"{key}.weight", outputs, inputs)
+        shapes[f"{key}.weight"] = (outputs, inputs)
         if bias:
-            tensor(f"{key}.bias", outputs)
+            shapes[f"{key}.bias"] = (outputs,)
 
     vision = "vlm.vision_encoder."
     if design == "siglip":
-        tensor(f"{vision}embeddings.patch_embedding.weight", HIDDEN, 3, PATCH, PATCH, std=0.05)
-        tensor(f"{vision}embeddings.patch_embedding.bias", HIDDEN)
-        tensor(f"{vision}embeddings.position_embedding.weight", GRID**2, HIDDEN)
-        for layer in (f"{vision}encoder.layers.{number}." for number in range(2)):
+        shapes[f"{vision}embeddings.patch_embedding.weight"] = (hidden, 3, PATCH, PATCH)
+        shapes[f"{vision}embeddings.patch_embedding.bias"] = (hidden,)
+        shapes[f"{vision}embeddings.position_embedding.weight"] = (sizes.grid**2, hidden)
+        for layer in (f"{vision}encoder.layers.{number}." for number in range(sizes.vision_layers)):
             for name in ("layer_norm1", "layer_norm2"):
                 norm(layer + name)
             for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                dense(f"{layer}self_attn.{name}", HIDDEN, HIDDEN)
-            dense(f"{layer}mlp.fc1", 48, HIDDEN)
-            dense(f"{layer}mlp.fc2", HIDDEN, 48)
+                dense(f"{layer}self_attn.{name}", hidden, hidden)
+            dense(f"{layer}mlp.fc1", sizes.vision_mlp, hidden)
+            dense(f"{layer}mlp.fc2", hidden, sizes.vision_mlp)
         norm(f"{vision}post_layernorm")
-        tensor(f"{vision}head.probe", 1, 1, HIDDEN)
-        tensor(f"{vision}head.attention.in_proj_weight", 3 * HIDDEN, HIDDEN)
-        tensor(f"{vision}head.attention.in_proj_bias", 3 * HIDDEN)
-        dense(f"{vision}head.attention.out_proj", HIDDEN, HIDDEN)
+        shapes[f"{vision}head.probe"] = (1, 1, hidden)
+        shapes[f"{vision}head.attention.in_proj_weight"] = (3 * hidden, hidden)
+        shapes[f"{vision}head.attention.in_proj_bias"] = (3 * hidden,)
+        dense(f"{vision}head.attention.out_proj", hidden, hidden)
         norm(f"{vision}head.layernorm")
-        dense(f"{vision}head.mlp.fc1", 48, HIDDEN)
-        dense(f"{vision}head.mlp.fc2", HIDDEN, 48)
+        dense(f"{vision}head.mlp.fc1", sizes.vision_mlp, hidden)
+        dense(f"{vision}head.mlp.fc2", hidden, sizes.vision_mlp)
     else:
-        tensor(f"{vision}class_embedding", HIDDEN)
-        tensor(f"{vision}positional_embedding", GRID**2 + 1, HIDDEN)
-        tensor(f"{vision}proj", HIDDEN, 20)
-        tensor(f"{vision}conv1.weight", HIDDEN, 3, PATCH, PATCH, std=0.05)
+        shapes[f"{vision}class_embedding"] = (hidden,)
+        shapes[f"{vision}positional_embedding"] = (sizes.grid**2 + 1, hidden)
+        shapes[f"{vision}proj"] = (hidden, sizes.projection)
+        shapes[f"{vision}conv1.weight"] = (hidden, 3, PATCH, PATCH)
         for name in ("ln_pre", "ln_post"):
             norm(vision + name)
-        for layer in (f"{vision}transformer.resblocks.{number}." for number in range(2)):
+        for layer in (f"{vision}transformer.resblocks.{number}." for number in range(sizes.vision_layers)):
             for name in ("ln_1", "ln_2"):
                 norm(layer + name)
-            tensor(f"{layer}attn.in_proj_weight", 3 * HIDDEN, HIDDEN)
-            tensor(f"{layer}attn.in_proj_bias", 3 * HIDDEN)
-            dense(f"{layer}attn.out_proj", HIDDEN, HIDDEN)
-            dense(f"{layer}mlp.c_fc", 48, HIDDEN)
-            dense(f"{layer}mlp.c_proj", HIDDEN, 48)
+            shapes[f"{layer}attn.in_proj_weight"] = (3 * hidden, hidden)
+            shapes[f"{layer}attn.in_proj_bias"] = (3 * hidden,)
+            dense(f"{layer}attn.out_proj", hidden, hidden)
+            dense(f"{layer}mlp.c_fc", sizes.vision_mlp, hidden)
+            dense(f"{layer}mlp.c_proj", hidden, sizes.vision_mlp)
 
     perceiver = "vlm.vision_tokenizer."
-    tensor(f"{perceiver}latents", 6, HIDDEN, std=1.0)
-    for layer in (f"{perceiver}layers.{number}." for number in range(2)):
+    shapes[f"{perceiver}latents"] = (sizes.latents, hidden)
+    for layer in (f"{perceiver}layers.{number}." for number in range(sizes.perceiver_layers)):
         for name in ("norm_media", "norm_latents"):
             norm(f"{layer}0.{name}")
-        dense(f"{layer}0.to_q", HEADS * 4, HIDDEN, bias=False)
-        dense(f"{layer}0.to_kv", HEADS * 8, HIDDEN, bias=False)
-        dense(f"{layer}0.to_out", HIDDEN, HEADS * 4, bias=False)
+        dense(f"{layer}0.to_q", sizes.inner, hidden, bias=False)
+        dense(f"{layer}0.to_kv", 2 * sizes.inner, hidden, bias=False)
+        dense(f"{layer}0.to_out", hidden, sizes.inner, bias=False)
         norm(f"{layer}1.0")
-        dense(f"{layer}1.1", 4 * HIDDEN, HIDDEN, bias=False)
-        dense(f"{layer}1.3", HIDDEN, 4 * HIDDEN, bias=False)
+        dense(f"{layer}1.1", 4 * hidden, hidden, bias=False)
+        dense(f"{layer}1.3", hidden, 4 * hidden, bias=False)
     norm(f"{perceiver}norm")
-    width = TEXT["hidden_size"]
-    dense(f"{perceiver}projection", width, HIDDEN)
+    dense(f"{perceiver}projection", sizes.text, hidden)
     if design == "vit":
-        dense(f"{perceiver}text_projection.0", HIDDEN, width)
-        dense(f"{perceiver}text_projection.2", HIDDEN, HIDDEN)
+        dense(f"{perceiver}text_projection.0", hidden, sizes.text)
+        dense(f"{perceiver}text_projection.2", hidden, hidden)
 
-    language = "vlm.lang_model."
-    head_size = width // TEXT["num_attention_heads"]
-    fused = (TEXT["num_attention_heads"] + 2 * TEXT["num_key_value_heads"]) * head_size
-    tensor(f"{language}model.embed_tokens.weight", num_tokens + 9, width, std=0.5)
-    tensor(f"{language}model.embed_tokens.additional_embedding.weight", 3, width, std=0.5)
-    for layer in (f"{language}model.layers.{number}." for number in range(TEXT["num_hidden_layers"])):
-        dense(f"{layer}self_attn.qkv_proj", fused, width, bias=False)
+    language, width = "vlm.lang_model.", sizes.text
+    shapes[f"{language}model.embed_tokens.weight"] = (sizes.rows, width)
+    shapes[f"{language}model.embed_tokens.additional_embedding.weight"] = (3, width)
+    for layer in (f"{language}model.layers.{number}." for number in range(sizes.text_layers)):
+        dense(f"{layer}self_attn.qkv_proj", sizes.qkv, width, bias=False)
         dense(f"{layer}self_attn.o_proj", width, width, bias=False)
-        dense(f"{layer}mlp.gate_up_proj", 2 * TEXT["intermediate_size"], width, bias=False)
-        dense(f"{layer}mlp.down_proj", width, TEXT["intermediate_size"], bias=False)
+        dense(f"{layer}mlp.gate_up_proj", 2 * sizes.text_mlp, width, bias=False)
+        dense(f"{layer}mlp.down_proj", width, sizes.text_mlp, bias=False)
         for name in ("input_layernorm", "post_attention_layernorm"):
             norm(layer + name, width, bias=False)
     norm(f"{language}model.norm", width, bias=False)
-    dense(f"{language}lm_head", num_tokens + 9, width)
+    dense(f"{language}lm_head", sizes.rows, width)
     dense(f"{language}lm_head.additional_fc", 3, width)
+    return shapes
+
+
+def checkpoint(design: str, num_tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights of a tiny checkpoint, large enough that every part of it shows in the result."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, shape in published_shapes(design, Sizes(rows=num_tokens + 9)).items():
+        # Wide enough before activations that one is told from another.
+        spreads = {"latents": 1.0, "embed_tokens": 0.5, "conv1": 0.05, "patch_embedding.w": 0.05}
+        spreads |= {"fc1": 0.5, "c_fc": 0.5, ".1.1.": 0.5}
+        spread = next((value for name, value in spreads.items() if name in key), 0.15)
+        is_norm = key.endswith("weight") and len(shape) == 1
+        state[key] = float(is_norm) + spread * torch.randn(*shape, generator=generator)
     return state
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from transformers import PreTrainedConfig
 
 from linvt.conversion import KINDS
@@ -133,9 +133,11 @@ def _source_folder(source: str | os.PathLike, revision: str | None) -> Path:
         if revision is not None:
             raise ValueError(f"{source} is a folder, which has no revision {revision!r}; leave it out.")
         return Path(source)
-    files = HfApi().list_repo_files(str(source), revision=revision)
-    weights = "*.safetensors" if any(name.endswith(".safetensors") for name in files) else "*.bin"
-    return Path(snapshot_download(str(source), revision=revision, allow_patterns=[*_SMALL_FILES, weights]))
+    for weights in ("*.safetensors", "*.bin"):
+        folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=[*_SMALL_FILES, weights]))
+        if any(folder.glob(weights)):
+            return folder
+    raise FileNotFoundError(f"{source} on the Hub has neither safetensors nor .bin files.")
 
 
 __all__ = ["Converted", "checkpoint_kind", "convert_checkpoint"]

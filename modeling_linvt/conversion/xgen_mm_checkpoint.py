@@ -4,7 +4,6 @@ Both folders have `model_type: xgenmm`; their keys tell them apart. `config.json
 the published code's defaults, so sizes are read off the tensors.
 """
 
-import re
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from transformers import (
     Phi3Config,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
-    SiglipVisionConfig,
 )
 
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
@@ -28,6 +26,7 @@ from linvt.conversion.checkpoint_kinds import (
     num_layers,
     stated,
 )
+from linvt.conversion.siglip_tower import siglip_config
 from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
 from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
 from linvt.processors.processing_xgen_mm import ADDED_TOKENS, XGenMMProcessor, chat_template
@@ -119,7 +118,7 @@ class XGenMMCheckpoint(CheckpointKind):
             )
         is_siglip = f"{_VISION}embeddings.position_embedding.weight" in shapes
         return XGenMMConfig(
-            vision_config=_siglip(encoder, shapes) if is_siglip else _vit(shapes),
+            vision_config=siglip_config(shapes, _VISION) if is_siglip else _vit(shapes),
             text_config=_phi3(config, shapes),
             num_latents=_shape(shapes, f"{_PERCEIVER}latents")[0],
             perceiver_num_layers=num_layers(shapes, f"{_PERCEIVER}layers."),
@@ -211,28 +210,6 @@ def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
     if key not in shapes:
         raise ValueError(f"the checkpoint has no {key}, whose shape tells the sizes of the model.")
     return shapes[key]
-
-
-def _siglip(encoder: dict, shapes: Shapes) -> SiglipVisionConfig:
-    name = encoder.get("model_name", "google/siglip-so400m-patch14-384")
-    found = re.search(r"-patch(\d+)-(\d+)$", name)
-    positions, width = _shape(shapes, f"{_VISION}embeddings.position_embedding.weight")
-    if found is None or (int(found[2]) // int(found[1])) ** 2 != positions:
-        raise ValueError(
-            f"the vision encoder has {positions} positions, which the name {name!r} in config.json does not explain; "
-            "expected one that ends in -patch14-384 or the like."
-        )
-    return SiglipVisionConfig(
-        hidden_size=width,
-        intermediate_size=_shape(shapes, f"{_VISION}encoder.layers.0.mlp.fc1.weight")[0],
-        num_hidden_layers=num_layers(shapes, f"{_VISION}encoder.layers."),
-        num_attention_heads=_NUM_HEADS,
-        image_size=int(found[2]),
-        patch_size=_shape(shapes, f"{_VISION}embeddings.patch_embedding.weight")[-1],
-        hidden_act="gelu_pytorch_tanh",
-        layer_norm_eps=1e-6,
-        vision_use_head=False,
-    )
 
 
 def _vit(shapes: Shapes) -> CLIPVisionConfig:
