@@ -20,6 +20,7 @@ from linvt.configuration.configuration_mipha import MiphaConfig
 from linvt.configuration.configuration_molmo import MolmoConfig
 from linvt.configuration.configuration_qwen_vl import QwenVLConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
+from linvt.configuration.configuration_xgen_mm import XGenMMConfig
 from linvt.image_llm_families import FAMILIES
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
@@ -28,12 +29,16 @@ from linvt.pipeline_linvt import VideoTextToTextPipeline
 from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
+from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
 from linvt.ports.molmo_family import MolmoFamily
+from linvt.ports.xgen_mm_family import XGenMMFamily
 from linvt.processors.image_processing_molmo import MolmoImageProcessor
+from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
 from linvt.processors.modeling_autoshot import AutoShotModel
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.processing_molmo import MolmoProcessor
 from linvt.processors.processing_qwen_vl import QwenVLProcessor
+from linvt.processors.processing_xgen_mm import XGenMMProcessor
 from linvt.processors.video_container import VideoReadError
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
@@ -65,6 +70,16 @@ AutoImageProcessor.register(MolmoConfig, image_processor_classes={"torchvision":
 AutoProcessor.register(MolmoConfig, MolmoProcessor)
 AutoProcessor.register(QwenVLConfig, QwenVLProcessor)
 FAMILIES[MolmoConfig.model_type] = MolmoFamily
+AutoConfig.register(XGenMMConfig.model_type, XGenMMConfig)
+AutoModel.register(XGenMMConfig, XGenMMForConditionalGeneration)
+AutoModelForImageTextToText.register(XGenMMConfig, XGenMMForConditionalGeneration)
+AutoModelForMultimodalLM.register(XGenMMConfig, XGenMMForConditionalGeneration)
+# Under both names, since Transformers asks for torchvision and warns where there is only Pillow.
+AutoImageProcessor.register(
+    XGenMMConfig, image_processor_classes={"pil": XGenMMImageProcessor, "torchvision": XGenMMImageProcessor}
+)
+AutoProcessor.register(XGenMMConfig, XGenMMProcessor)
+FAMILIES[XGenMMConfig.model_type] = XGenMMFamily
 PIPELINE_REGISTRY.register_pipeline(
     "video-text-to-text",
     pipeline_class=VideoTextToTextPipeline,
@@ -94,4 +109,8 @@ __all__ = [
     "RedVillmVideoModel",
     "VideoReadError",
     "VideoTextToTextPipeline",
+    "XGenMMConfig",
+    "XGenMMForConditionalGeneration",
+    "XGenMMImageProcessor",
+    "XGenMMProcessor",
 ]

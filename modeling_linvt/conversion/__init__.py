@@ -9,6 +9,7 @@ from linvt.conversion.internvl2_checkpoint import InternVL2Checkpoint
 from linvt.conversion.mipha_checkpoint import MiphaCheckpoint
 from linvt.conversion.molmo_checkpoint import MolmoCheckpoint
 from linvt.conversion.qwen_vl_checkpoint import QwenVLCheckpoint
+from linvt.conversion.xgen_mm_checkpoint import XGenMMCheckpoint
 
 
 KINDS: tuple[CheckpointKind, ...] = (
@@ -17,6 +18,7 @@ KINDS: tuple[CheckpointKind, ...] = (
     MiphaCheckpoint(),
     MolmoCheckpoint(),
     QwenVLCheckpoint(),
+    XGenMMCheckpoint(),
 )
 
 __all__ = ["KINDS"]

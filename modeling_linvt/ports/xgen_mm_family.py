@@ -1,0 +1,28 @@
+"""What LinVT has to know of xGen-MM that the default family does not."""
+
+import torch
+
+from linvt.image_llm_families import ImageLLMFamily
+
+
+class XGenMMFamily(ImageLLMFamily):
+    """
+    xGen-MM: a Perceiver makes the tokens of a frame, so they form no grid.
+
+    Where it reads the prompt (r-v1), frames are encoded with `config.default_prompt_ids` in place of it, and so are
+    images beside a video: V must not depend on a question, or it could not be computed once and kept.
+    """
+
+    def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
+        return 1, num_tokens
+
+    def encoder_tensors(self) -> dict[str, torch.Tensor]:
+        tensors = super().encoder_tensors()
+        config = self.image_llm.config
+        if config.reads_prompt and config.default_prompt_ids:
+            rows = self.image_llm.get_input_embeddings().weight[config.default_prompt_ids]
+            tensors["default_prompt_embeds"] = rows  # part of what V depends on, though the LLM's
+        return tensors
+
+
+__all__ = ["XGenMMFamily"]
