@@ -85,7 +85,7 @@ def _native() -> list[str]:
 
 @pytest.mark.parametrize("name", _native())
 def test_a_frame_has_as_many_tokens(name):
-    """Pictures and patches are the published ones; widths, depths and the LLM, on which N does not depend, are tiny."""
+    """Pictures and patches are the published ones; N does not depend on widths, depths and the LLM, which are tiny."""
     with torch.device("meta"):
         base = published_bases()[name]
     config = copy.deepcopy(base.config)
@@ -94,7 +94,8 @@ def test_a_frame_has_as_many_tokens(name):
     if config.model_type == "qwen2_vl":
         vision.depth, vision.embed_dim, vision.hidden_size, vision.num_heads = 1, 32, 32, 2
     else:
-        vision.num_hidden_layers, vision.hidden_size, vision.intermediate_size, vision.num_attention_heads = 2, 32, 8, 2
+        vision.num_hidden_layers, vision.num_attention_heads = 2, 2
+        vision.hidden_size, vision.intermediate_size = 32, 8
     family = image_llm_family(base.build(config).eval())
     with torch.no_grad():
         tokens = family.frame_tokens(torch.zeros(1, 1, 3, base.frame_pixels, base.frame_pixels))

@@ -214,8 +214,8 @@ def check_case(content: bytes, name: str, seed: int, folder: Path) -> bool:
 def run_cases(first: int, last: int, names: list[str]) -> None:
     """Prints each case before it runs, and behind the last one of a format how many of them gave frames."""
     logging.disable()  # thousands of true warnings about damage
-    # As some programs have it (old versions of torchvision set it when they are imported): decoding threads then wait for
-    # Python's lock wherever they report damage.
+    # As some programs have it, old versions of torchvision among them: decoding threads then wait for Python's lock
+    # wherever they report damage.
     av.logging.set_level(av.logging.ERROR)
     faulthandler.enable()  # a crash says where
     with tempfile.TemporaryDirectory() as folder:
