@@ -9,10 +9,10 @@ on with the runs that are missing. Several processes may share the work: start t
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from small_world.results import write_results
 from small_world.training import Options, Run
 from small_world.variants import VARIANTS
@@ -39,20 +39,17 @@ def main(options: Options, selection: Selection) -> None:
 
 def run_once(name: str, seed: int, options: Options, folder: Path) -> None:
     """Makes a run unless its result is there or another process makes it."""
-    result, claim = folder / f"{name}, seed {seed}.json", folder / f"{name}, seed {seed}.running"
-    if result.exists() or _is_claimed(claim):
-        return
-    claim.write_text(str(os.getpid()))
-    print(f"{name}, seed {seed}", flush=True)
-    whole = claim.with_suffix(".whole")
-    whole.write_text(json.dumps({"variant": name, **Run(VARIANTS[name], seed, options).result()}, indent=1))
-    whole.rename(result)
-    claim.unlink()
-
-
-def _is_claimed(claim: Path) -> bool:
-    """Whether the process that wrote a claim still runs."""
-    return claim.exists() and Path(f"/proc/{claim.read_text()}").exists()
+    result = folder / f"{name}, seed {seed}.json"
+    try:
+        with FileLock(result.with_suffix(".lock"), blocking=False):  # let go of when its process ends, however it ends
+            if result.exists():
+                return
+            print(f"{name}, seed {seed}", flush=True)
+            whole = result.with_suffix(".whole")
+            whole.write_text(json.dumps({"variant": name, **Run(VARIANTS[name], seed, options).result()}, indent=1))
+            whole.rename(result)
+    except Timeout:
+        print(f"{name}, seed {seed}: made by another process", flush=True)
 
 
 if __name__ == "__main__":

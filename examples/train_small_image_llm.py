@@ -4,7 +4,7 @@ Trains the small image-LLM of the small world from random weights, on pictures o
     python examples/train_small_image_llm.py --output_dir small-image-llm
 
 First the vision encoder learns what patches show. Then all of it learns to answer: several questions about one
-picture, or one about two (which comes first, where a shape has moved). Stop it whenever you like: the same command
+picture, or about an album (which comes first, where a shape moves). Stop it whenever you like: the same command
 goes on from the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoModelForImageTextToText` and `linvt wrap`.
 """
 
@@ -32,7 +32,7 @@ from transformers.trainer_utils import get_last_checkpoint
 class Options:
     output_dir: str
     vision_steps: int = 3000
-    steps: int = 4000
+    steps: int = 6000
     pictures: int = 200_000  # different scenes in training
     batch_size: int = 64
     learning_rate: float = 1.5e-3

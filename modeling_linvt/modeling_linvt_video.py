@@ -74,8 +74,7 @@ class LinVTVideoModel(PreTrainedModel):
             init.normal_(module.score_weight, std=self.config.initializer_range)
         elif isinstance(module, TokenAggregator):
             init.normal_(module.queries, std=self.config.initializer_range)
-            # Equal projections: from the start a query finds what is like it, such as frames of its moment.
-            init.copy_(module.key_proj.weight, module.query_proj.weight)
+            module.init_moments()
         elif isinstance(module, InstructionEncoder):
             init.normal_(module.no_text, std=self.config.initializer_range)
 
@@ -121,10 +120,12 @@ class LinVTVideoModel(PreTrainedModel):
             return self._average_tokens(tokens, output_token_weights)
         visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
         scores = None
+        progress = _progress(frame_seconds).repeat_interleave(tokens_per_frame, 1)
         if self.refiner is not None:
             visual, scores = self.refiner(visual, shot_ids)
             kept = self.refiner.select(scores)  # (videos, kept tokens)
             visual = visual.take_along_dim(kept[..., None], 1)
+            progress = progress.take_along_dim(kept, 1)
             kept_scores = scores.take_along_dim(kept, 1)
             kept_tokens = tokens.take_along_dim(kept[..., None], 1)
         else:
@@ -132,7 +133,7 @@ class LinVTVideoModel(PreTrainedModel):
             kept_scores = visual.new_zeros(visual.shape[:2], dtype=torch.float32)
 
         if self.aggregator is not None:
-            weights = self._aggregation_weights(visual, kept_scores, instruction_embeds, instruction_mask)
+            weights = self._aggregation_weights(visual, kept_scores, progress, instruction_embeds, instruction_mask)
         else:
             weights = self._pooling_weights(kept_scores)
         token_weights = None
@@ -158,46 +159,37 @@ class LinVTVideoModel(PreTrainedModel):
         rows, columns = grid
         dtype, device = self.token_proj.weight.dtype, frame_tokens.device
         size = self.config.hidden_size
-        first, last = frame_seconds.amin(1, keepdim=True), frame_seconds.amax(1, keepdim=True)
-        progress = (frame_seconds - first) / (last - first).clamp(min=1e-3)  # of a single frame: 0
         # Time from half a second to four hours; progress, rows and columns as fractions, down to a 40th.
-        time = [sinusoidal_features(frame_seconds, size // 4, 0.5, 14_400), self._progress_features(progress)]
-        time = torch.cat(time, dim=-1)[:, :, None, :]
+        time = sinusoidal_features(frame_seconds, size // 4, 0.5, 14_400)
+        time = torch.cat([time, sinusoidal_features(_progress(frame_seconds), size // 4, 0.05, 2)], dim=-1)
+        time = time[:, :, None, :]
         row = sinusoidal_features((torch.arange(rows, device=device) + 0.5) / rows, size // 4, 0.05, 2)
         column = sinusoidal_features((torch.arange(columns, device=device) + 0.5) / columns, size // 4, 0.05, 2)
         place = torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
         positions = self.time_proj(time.to(dtype)) + self.place_proj(place.to(dtype))
         return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
 
-    def _progress_features(self, progress: torch.Tensor) -> torch.Tensor:
-        return sinusoidal_features(progress, self.config.hidden_size // 4, 0.05, 2)
-
-    def _moments(self, queries_per_scale: list[int], device: torch.device) -> torch.Tensor:
-        """
-        Where in the video each query starts to look, `(queries, hidden_size)`: the queries of a scale are spread over
-        it in their order, so that video tokens come in the order of what they show.
-        """
-        progress = [(torch.arange(number, device=device) + 0.5) / number for number in queries_per_scale]
-        features = self._progress_features(torch.cat(progress)).to(self.time_proj.weight.dtype)
-        return self.time_proj(torch.cat([torch.zeros_like(features), features], dim=-1))
-
     def _aggregation_weights(
-        self, visual: torch.Tensor, scores: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor
+        self,
+        visual: torch.Tensor,
+        scores: torch.Tensor,
+        progress: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
     ) -> torch.Tensor:
         """Weights of the kept tokens in each video token, with pooling where `multi_scale` puts it (Fig. 3)."""
         config, device, num_kept = self.config, visual.device, visual.shape[1]
+        pools: list[torch.Tensor | None] = [None]
         if config.multi_scale in ("multi_b", "multi_c"):
             pools = [average_pooling_matrix(num_kept, window, device) for window in config.pooling_windows]
-            visuals = [pool.to(visual.dtype) @ visual for pool in pools]
-            with full_precision(device):
-                biases = [scores @ pool.T for pool in pools]
             if config.multi_scale == "multi_b":
-                pools, visuals, biases = [torch.cat(pools)], [torch.cat(visuals, dim=1)], [torch.cat(biases, dim=1)]
-        else:
-            pools, visuals, biases = [None], [visual], [scores]
-        spread = config.num_queries[:1] if config.multi_scale == "multi_a" else config.num_queries
-        queries = spread if config.multi_scale == "multi_c" else [sum(spread)]
-        maps = self.aggregator(visuals, biases, queries, self._moments(spread, device), embeds, mask)
+                pools = [torch.cat(pools)]
+        visuals = [visual if pool is None else pool.to(visual.dtype) @ visual for pool in pools]
+        with full_precision(device):
+            biases, moments = (
+                [values if pool is None else values @ pool.T for pool in pools] for values in (scores, progress)
+            )
+        maps = self.aggregator(visuals, biases, moments, embeds, mask)
         with full_precision(device):
             if config.multi_scale == "multi_a":
                 pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
@@ -218,6 +210,13 @@ class LinVTVideoModel(PreTrainedModel):
         scales = self.config.num_queries if self.config.multi_scale == "multi_c" else [self.config.num_video_tokens]
         masks = torch.cat([window_masks(scores.shape[1], number, scores.device) for number in scales])
         return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
+
+
+def _progress(frame_seconds: torch.Tensor) -> torch.Tensor:
+    """When in its video each frame is, 0 the first and 1 the last, float32 `(videos, frames)`; of a single frame 0."""
+    frame_seconds = frame_seconds.float()
+    first, last = frame_seconds.amin(1, keepdim=True), frame_seconds.amax(1, keepdim=True)
+    return (frame_seconds - first) / (last - first).clamp(min=1e-3)
 
 
 __all__ = ["LinVTVideoModel", "LinVTVideoOutput"]

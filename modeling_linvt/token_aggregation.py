@@ -1,11 +1,19 @@
 """TTA, the text-conditioned token aggregation (Sec. 3.2.2): queries that say how the tokens are averaged."""
 
+import math
+
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.video_attention import FeedForward, RMSNorm, VideoAttention, full_precision, sinusoidal_features
+
+
+# Standard deviation of a query's bell curve, as a share of the video. A narrow one would keep the query from what it
+# is to find (docs/design.md).
+INITIAL_WIDTH = 0.5
 
 
 class CrossModalLayer(GradientCheckpointingLayer):
@@ -65,20 +73,31 @@ class TokenAggregator(nn.Module):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
-        num_queries = config.num_queries[0] if config.multi_scale == "multi_a" else config.num_video_tokens
+        self.queries_per_scale = config.num_queries[:1] if config.multi_scale == "multi_a" else config.num_queries
+        num_queries = sum(self.queries_per_scale)
         self.queries = nn.Parameter(torch.zeros(num_queries, config.hidden_size))
+        # Where in the video each query looks, 0 its first frame and 1 its last, and how closely: the logarithm of one
+        # over the standard deviation of a bell curve.
+        self.moments = nn.Parameter(torch.zeros(num_queries))
+        self.log_focus = nn.Parameter(torch.zeros(num_queries))
         self.instruction = InstructionEncoder(config) if config.text_conditioning else None
         self.layers = nn.ModuleList(CrossModalLayer(config) for _ in range(config.num_layers))
         self.query_norm = RMSNorm(config.hidden_size)
         self.query_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.key_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
+    @torch.no_grad()
+    def init_moments(self) -> None:
+        """Spreads the queries of each scale over the video, in their order; each still sees all of it."""
+        numbers = self.queries_per_scale
+        init.copy_(self.moments, torch.cat([(torch.arange(number) + 0.5) / number for number in numbers]))
+        init.constant_(self.log_focus, math.log(1 / INITIAL_WIDTH))
+
     def forward(
         self,
         visual: list[torch.Tensor],
         score_bias: list[torch.Tensor],
-        queries_per_scale: list[int],
-        moments: torch.Tensor,
+        progress: list[torch.Tensor],
         instruction_embeds: torch.Tensor,
         instruction_mask: torch.Tensor,
     ) -> list[torch.Tensor]:
@@ -87,8 +106,8 @@ class TokenAggregator(nn.Module):
             visual (`list[torch.Tensor]`, per scale `(videos, tokens, hidden_size)`): What queries and keys see.
             score_bias (`list[torch.Tensor]`, per scale float32 `(videos, tokens)`): Significance of each token. It is
                 added to the logit of the token, which keeps the result an average and lets the scores learn.
-            queries_per_scale (`list[int]`).
-            moments (`torch.Tensor` of shape `(queries, hidden_size)`): Where in the video each query starts to look.
+            progress (`list[torch.Tensor]`, per scale float32 `(videos, tokens)`): When in the video each token is: 0
+                in its first frame, 1 in its last. Where all scales are given as one, all queries share it.
 
         Returns:
             `list[torch.FloatTensor]`: per scale the attention map, float32 `(videos, queries, tokens)`, rows sum to 1.
@@ -96,17 +115,25 @@ class TokenAggregator(nn.Module):
         text = text_mask = None
         if self.instruction is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
-        maps = []
-        queries_of_scales = (self.queries + moments).split(queries_per_scale)
-        for tokens, bias, queries in zip(visual, score_bias, queries_of_scales, strict=True):
-            queries = queries.expand(len(tokens), -1, -1)
+        numbers = self.queries_per_scale if len(visual) > 1 else [len(self.queries)]
+        maps, first = [], 0
+        for tokens, bias, when, number in zip(visual, score_bias, progress, numbers, strict=True):
+            scale = slice(first, first + number)
+            queries = self.queries[scale].expand(len(tokens), -1, -1)
             for layer in self.layers:
                 queries = layer(queries, tokens, text, text_mask)
+            bias = bias[:, None, :] + self._moment_bias(when, scale)
             maps.append(self._attention_map(self.query_norm(queries), tokens, bias))
+            first += number
         return maps
+
+    def _moment_bias(self, progress: torch.Tensor, scale: slice) -> torch.Tensor:
+        with full_precision(progress.device):
+            distance = progress[:, None, :] - self.moments[scale, None].float()
+            return -0.5 * (distance * self.log_focus[scale, None].float().exp()).square()
 
     def _attention_map(self, queries: torch.Tensor, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         queries, keys = self.query_proj(queries), self.key_proj(tokens)
         with full_precision(tokens.device):
             logits = queries.float() @ keys.float().transpose(1, 2) * queries.shape[-1] ** -0.5
-            return (logits + bias[:, None, :]).softmax(-1)
+            return (logits + bias).softmax(-1)

@@ -23,7 +23,12 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) ->
     selection = torch.zeros(len(kept), total, dtype=torch.double)
     for row, token in enumerate(kept):
         selection[row, token] = 1
-    weights = _aggregate(model, hidden, scores, instruction) if config.use_tta else _score_windows(config, scores)
+    first, last = float(min(seconds)), float(max(seconds))
+    progress = [(float(second) - first) / (last - first) if last > first else 0.0 for second in seconds]
+    progress = torch.tensor([progress[token // frame_tokens.shape[1]] for token in kept], dtype=torch.double)
+    weights = (
+        _aggregate(model, hidden, scores, progress, instruction) if config.use_tta else _score_windows(config, scores)
+    )
     return weights @ selection
 
 
@@ -119,7 +124,7 @@ def _score_windows(config, scores):
     return weights / weights.sum(1, keepdim=True)
 
 
-def _aggregate(model, hidden, scores, instruction):
+def _aggregate(model, hidden, scores, progress, instruction):
     config, aggregator = model.config, model.aggregator
     text = None
     if config.text_conditioning:
@@ -129,8 +134,11 @@ def _aggregate(model, hidden, scores, instruction):
         text = text + torch.tensor(order, dtype=torch.double).view(len(text), -1)
         text = torch.cat([encoder.no_text.double()[None], text])
 
-    def scale(queries, pool):
-        tokens = pool @ hidden
+    def scale(numbers, pool):
+        queries, tokens, bias = aggregator.queries.double()[numbers], pool @ hidden, []
+        for number in numbers:  # a bell curve over time
+            width = math.exp(-float(aggregator.log_focus[number]))
+            bias.append(pool @ scores - (pool @ progress - float(aggregator.moments[number])) ** 2 / (2 * width**2))
         for layer in aggregator.layers:
             heads = config.num_attention_heads
             normed = _rms_norm(queries, layer.self_norm)
@@ -141,15 +149,9 @@ def _aggregate(model, hidden, scores, instruction):
             queries = _feed_forward(queries, layer)
         query = _linear(_rms_norm(queries, aggregator.query_norm), aggregator.query_proj)
         logits = query @ _linear(tokens, aggregator.key_proj).T / math.sqrt(config.hidden_size)  # Eq. 1
-        return (logits + pool @ scores).softmax(-1) @ pool
+        return (logits + torch.stack(bias)).softmax(-1) @ pool
 
-    def moments(number):
-        progress = [_sinusoids((place + 0.5) / number, config.hidden_size // 4, 0.05, 2) for place in range(number)]
-        features = [[0.0] * len(row) + row for row in progress]
-        return _linear(torch.tensor(features, dtype=torch.double), model.time_proj)
-
-    scales = config.num_queries[:1] if config.multi_scale == "multi_a" else config.num_queries
-    queries = aggregator.queries.double() + torch.cat([moments(number) for number in scales])
+    queries = torch.arange(len(aggregator.queries))
     everything = torch.eye(len(hidden), dtype=torch.double)
     pools = [_mean_of_windows(len(hidden), window) for window in config.pooling_windows]
     if config.multi_scale == "multi_c":

@@ -2,9 +2,11 @@
 
 import json
 
+import paper_tables
 import pytest
 import train_small_image_llm
 import train_small_world
+from filelock import FileLock
 from small_world.results import write_results
 from small_world.training import Options, Run
 from small_world.variants import VARIANTS
@@ -75,6 +77,25 @@ def test_tables_say_what_was_not_run(tmp_path):
     text = page.read_text()
     assert text.startswith("before ") and text.endswith(" after") and "old" not in text
     assert "| LinVT | 0, 1 | 28 | 5 k | **55.0 ± 7.1** |" in text and "| SVR | not run |" in text
+
+
+def test_a_run_is_made_by_one_process_and_once(tmp_path, monkeypatch):
+    class Made:
+        def __init__(self, variant, seed, options):
+            self.seed = seed
+
+        def result(self):
+            return {"seed": self.seed}
+
+    monkeypatch.setattr(paper_tables, "Run", Made)
+    result = tmp_path / "LinVT, seed 1.json"
+    with FileLock(result.with_suffix(".lock")):
+        paper_tables.run_once("LinVT", 1, None, tmp_path)
+        assert not result.exists()
+    paper_tables.run_once("LinVT", 1, None, tmp_path)
+    assert json.loads(result.read_text()) == {"variant": "LinVT", "seed": 1}
+    monkeypatch.setattr(paper_tables, "Run", None)
+    paper_tables.run_once("LinVT", 1, None, tmp_path)
 
 
 def test_the_small_model_is_saved_whole(options):

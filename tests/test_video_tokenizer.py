@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from reference_video_tokenizer import reference_weights
-from tiny_families import SMALL, VARIANTS
+from tiny_families import SMALL, VARIANTS, without_gradient
 
 from linvt import LinVTVideoConfig, LinVTVideoModel
 from linvt.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
@@ -65,6 +65,18 @@ def test_the_weights_are_those_of_the_reference(variant, num_frames):
         torch.testing.assert_close(weights[video].double(), reference_weights(model, *alone), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["multi_c", "multi_b", "single", "tta_only"])
+def test_video_tokens_start_in_the_order_of_time(variant):
+    """From the initial weights the tokens of a scale look at later and later frames."""
+    torch.manual_seed(0)
+    settings = {**SMALL, **VARIANTS[variant], "top_k": 1000}
+    model = LinVTVideoModel(LinVTVideoConfig(embedding_size=CHANNELS, **settings))
+    weights = model(**make_inputs(num_frames=24), output_token_weights=True).token_weights
+    progress = (torch.arange(24) / 23).repeat_interleave(GRID[0] * GRID[1])
+    for scale in (weights @ progress).split(settings["num_queries"], dim=1):
+        assert (scale.diff(dim=1) > 0).all()
+
+
 @each_variant
 def test_gradients_reach_the_frame_tokens_as_weights(variant):
     """Where scores, queries and keys do not see V, the derivative of the video tokens by V is W."""
@@ -90,12 +102,7 @@ def test_weights_ignore_nothing_but_what_the_values_are(variant):
 def test_every_parameter_learns(variant):
     model = make(variant)
     model(**make_inputs()).video_tokens.square().sum().backward()
-    dead = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
-    ]
-    assert dead == []
+    assert without_gradient(model) == []
 
 
 @each_variant

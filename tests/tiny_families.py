@@ -207,3 +207,12 @@ def user_turn(*parts) -> list[dict]:
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "video", "video": part} for part in parts
     ]
     return [{"role": "user", "content": content}]
+
+
+def without_gradient(module: torch.nn.Module) -> list[str]:
+    """Names of the parameters that a backward pass has given no gradient, one of zeros, or one that is not finite."""
+    return [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
+    ]

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from small_world.questions import Question
 from transformers import PreTrainedTokenizerBase
 
-
-IGNORED = -100  # label of what is not learned
+from linvt.processors.video_chat_collator import IGNORED
 
 
 @dataclass

@@ -16,13 +16,13 @@ NUMBERS = ("zero", "one", "two")
 
 @dataclass(frozen=True)
 class Question:
-    about: str  # one of IMAGE_QUESTIONS, PAIR_QUESTIONS or VIDEO_QUESTIONS
+    about: str  # one of IMAGE_QUESTIONS, ALBUM_QUESTIONS or VIDEO_QUESTIONS
     text: str
     answer: str
 
 
 IMAGE_QUESTIONS = ("attribute", "existence", "count", "position", "caption")
-PAIR_QUESTIONS = ("attribute", "order", "motion", "change")
+ALBUM_QUESTIONS = ("attribute", "existence", "count", "position", "motion", "order", "change")
 VIDEO_QUESTIONS = ("attribute", "existence", "count", "position", "motion", "order", "needle", "change", "caption")
 
 
@@ -39,14 +39,25 @@ def image_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Qu
     ]
 
 
-def pair_questions(first: Shot, second: Shot, split: str, rng: np.random.Generator) -> list[Question]:
-    """Questions about two pictures, one after the other, of different scenes."""
-    return [*_attribute([*first.shapes, *second.shapes], split, rng), *_order(first.shapes, second.shapes, split, rng)]
-
-
-def moment_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Question]:
-    """Questions about two pictures of one shot, from its beginning and its end."""
-    return [*_motion(list(shot.shapes), split, rng), *_change(list(shot.shapes), split, rng)]
+def album_questions(shots: list[Shot], split: str, rng: np.random.Generator) -> list[Question]:
+    """
+    Questions about an album: pictures from the beginnings of several shots of a video, or several of a single shot,
+    from its beginning to its end.
+    """
+    if len(shots) == 1:
+        shapes = list(shots[0].shapes)
+        still = [shape for shape in shapes if shape.direction is None]
+        return [*_motion(shapes, split, rng), *_change(shapes, split, rng), *_position(still, split, rng)]
+    shapes = [shape for shot in shots for shape in shot.shapes]
+    still = [shape for shape in shapes if shape.direction is None]
+    one, other = sorted(rng.choice(len(shots), 2, replace=False))
+    return [
+        *_attribute(shapes, split, rng),
+        *_existence(shapes, split, rng),
+        *_count(shapes, split, rng),
+        *_position(still, split, rng),
+        *_order(shots[one].shapes, shots[other].shapes, split, rng),
+    ]
 
 
 def video_questions(video: Video, split: str, rng: np.random.Generator) -> list[Question]:

@@ -67,5 +67,7 @@ def _cells(runs: list[dict], stage: str) -> list[str]:
 
 
 def _mean_and_deviation(values) -> str:
-    values = list(values)
+    values = [value for value in values if value is not None]
+    if not values:
+        return ""
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")

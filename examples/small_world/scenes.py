@@ -71,17 +71,18 @@ def make_picture(split: str, number: int) -> Shot:
 
 def make_video(split: str, number: int) -> Video:
     """
-    A video of 4 to 64 seconds and 1 to 5 shots. No two shapes of a video have both colour and kind in common. Three
-    in four videos of at least 16 seconds have a further shot, of a sixteenth of the video at most, with one shape.
+    A video of 4 to 64 seconds and 1 to 4 shots of two or three shapes. No two shapes of a video have both colour and
+    kind in common. Three in four videos of at least 16 seconds have a further shot, of a sixteenth of the video at
+    most, with one shape.
     """
     rng = scene_rng(split, "video", number)
     seconds = float(4 * 16 ** rng.random())
-    num_shots = int(rng.integers(1 if seconds < 10 else 2, 6))
+    num_shots = int(rng.integers(1 if seconds < 10 else 2, 5))
     names = list(_names(rng))
     lengths = rng.uniform(0.6, 1.4, num_shots)
     lengths = lengths / lengths.sum() * seconds
     shots = [
-        _shot(rng, names, int(rng.integers(1, 3)), float(length), moving=0.4, changing=0.25) for length in lengths
+        _shot(rng, names, int(rng.integers(2, 4)), float(length), moving=0.4, changing=0.25) for length in lengths
     ]
     if seconds >= 16 and rng.random() < 0.75:
         needle = _shot(rng, names, 1, float(rng.uniform(1.0, seconds / 16)), moving=0.0)

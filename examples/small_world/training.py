@@ -23,15 +23,15 @@ from linvt.video_sft_trainer import VideoSFTTrainer
 class Options:
     image_llm: str  # folder that train_small_image_llm.py wrote
     output: str  # folder for drawn and encoded videos, and for the result of each run
-    steps: int = 4000  # in all
-    aligned_share: float = 0.75  # of the steps; in the second stage the LLM is soon content with what it is given
+    steps: int = 3000  # in all
+    aligned_share: float = 2 / 3  # of the steps; in the second stage the LLM is soon content with what it is given
     videos: int = 8000  # in training
     test_videos: int = 1000
     test_pictures: int = 1000
     batch_size: int = 32
     learning_rate: float = 2e-3
     contrastive_weight: float = 0.1
-    picture_share: float = 0.125  # of the questions while the LLM learns, so that it does not forget pictures
+    picture_share: float = 0.25  # of the questions while the LLM learns, so that it does not forget pictures
     lora_r: int = 16
 
 
@@ -59,17 +59,16 @@ class Run:
         result = {"seed": self.seed, "num_video_tokens": self.num_video_tokens, "losses": []}
         result["video_tokenizer_parameters"] = sum(p.numel() for p in self.model.video_tokenizer.parameters())
         videos = self._videos("train", self.options.videos)
+        rows = video_rows(videos)
         share = self.options.aligned_share if variant.tunes_llm else 1.0
         num_aligning = round(self.options.steps * share) if variant.aligns else 0
         if variant.aligns:
             freeze_for_alignment(self.model)
-            rows = video_rows(videos)
             result["losses"] += self._train(rows, videos, num_aligning, self.options.contrastive_weight)
             result["aligned"] = self._accuracies()
         if variant.tunes_llm:
-            rows = video_rows(videos)
             share = self.options.picture_share
-            rows += picture_rows("train", round(len(rows) * share / (1 - share)))
+            rows = rows + picture_rows("train", round(len(rows) * share / (1 - share)))
             lora = lora_for_instruction(self.model, r=self.options.lora_r, lora_alpha=2 * self.options.lora_r)
             self.model = get_peft_model(self.model, lora)
             result["losses"] += self._train(rows, videos, self.options.steps - num_aligning, 0.0)
@@ -87,16 +86,17 @@ class Run:
 
     @property
     def num_video_tokens(self) -> int:
-        whole = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return 0 if self.variant.video_tokenizer is None else whole.config.num_video_tokens
+        return 0 if self.variant.video_tokenizer is None else self._linvt().config.num_video_tokens
+
+    def _linvt(self) -> LinVTForConditionalGeneration:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def _videos(self, split: str, number: int) -> VideoSet:
         folder = Path(self.options.output) / "videos"
         return VideoSet.load_or_make(folder, split, number, self.variant.num_frames, self.options.image_llm)
 
     def _projector(self) -> torch.nn.Module:
-        whole = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return whole.image_llm.model.multi_modal_projector
+        return self._linvt().image_llm.model.multi_modal_projector
 
     def _collator(self, rows: list[Row], split: str, videos: VideoSet | None) -> RowCollator:
         return RowCollator(rows, split, videos, self.processor, self.num_video_tokens, self.reads)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
 
-# Three scales whose queries are in the published proportions: 28 video tokens of 256 frame tokens, 64 of them kept.
+# Three scales whose queries are in the published proportions: 28 video tokens of 256 frame tokens, 128 of them kept.
 LINVT = {
     "hidden_size": 64,
     "intermediate_size": 256,
     "num_layers": 2,
     "num_attention_heads": 4,
-    "top_k": 64,
+    "top_k": 128,
     "num_queries": [16, 8, 4],
     "pooling_windows": [1, 4, 16],
     "initializer_range": 0.1,  # that of 1024 channels, 0.02, would leave 64 all but silent
@@ -69,8 +69,8 @@ VARIANTS = {
     "1 layer": _linvt("12", num_layers=1),
     "queries doubled": _linvt("12", num_queries=[32, 16, 8]),
     "queries halved": _linvt("12", num_queries=[8, 4, 2]),
-    "k doubled": _linvt("12", top_k=128),
-    "k halved": _linvt("12", top_k=32),
+    "k doubled": _linvt("12", top_k=256),
+    "k halved": _linvt("12", top_k=64),
     "RED-VILLM": _red_villm("R4", "R5", "R6"),
     "RED-VILLM, no temporal module": _red_villm("R3", "R4", temporal_module=False),
     "RED-VILLM, temporal pooling": _red_villm("R3", temporal_module=False, pooling="temporal"),
