@@ -147,14 +147,12 @@ class LinVTVideoModel(PreTrainedModel):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
 
-    def blank_video(self, device: torch.device, dtype: torch.dtype) -> dict:
+    def blank_video(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """Inputs of `forward` that all its weights take part in: one frame of one token; see `rank_agreement.py`."""
-        return {
-            "frame_tokens": torch.zeros(1, 1, 1, self.config.embedding_size, device=device, dtype=dtype),
-            "grid": (1, 1),
-            "frame_seconds": torch.zeros(1, 1, device=device),
-            "shot_ids": torch.zeros(1, 1, device=device, dtype=torch.long),
-        }
+        frame_tokens = torch.zeros(1, 1, 1, self.config.embedding_size, device=device, dtype=dtype)
+        frame_seconds = torch.zeros(1, 1, device=device)
+        shot_ids = torch.zeros(1, 1, device=device, dtype=torch.long)
+        return frame_tokens, (1, 1), frame_seconds, shot_ids
 
     def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:
         """Projects the tokens to `hidden_size` and adds their time and place in the frame."""

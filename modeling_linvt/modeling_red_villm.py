@@ -97,11 +97,11 @@ class RedVillmVideoModel(PreTrainedModel):
             tokens.append(self._align(frame_features.mean(1).to(self.dtype)))  # (videos, N, channels)
         return LinVTVideoOutput(video_tokens=torch.cat(tokens, dim=1))  # Eq. 3: [Q_t, Q_z]
 
-    def blank_video(self, device: torch.device, dtype: torch.dtype) -> dict:
+    def blank_video(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """Inputs of `forward` that all its weights take part in; see `rank_agreement.py`."""
         channels = next(self.alignment_module.parameters()).shape[-1]  # of a norm or of a linear layer: what it takes
         shape = (1, self.config.num_frames, self.config.num_frame_tokens, channels)
-        return {"frame_features": torch.zeros(shape, device=device, dtype=dtype)}
+        return (torch.zeros(shape, device=device, dtype=dtype),)
 
     def _align(self, features: torch.Tensor) -> torch.Tensor:
         aligned = self.alignment_module(features)

@@ -208,7 +208,8 @@ class VideoEncodingMixin:
 
     def _blank_video_tokens(self) -> torch.Tensor:
         blank = self.video_tokenizer.blank_video(self.contrast.logit_scale.device, self.dtype)
-        return self.video_tokenizer(**blank).video_tokens
+        # By position: around a module that learns beside LoRA, PEFT before 0.20 puts one that takes no names alone.
+        return self.video_tokenizer(*blank).video_tokens
 
     def _blank_image_tokens(self) -> torch.Tensor:
         with self._encoder_grad():

@@ -124,6 +124,10 @@ def open_video(
         # frames (8.0, one wrong bit is enough), and in 7.1.0 on whole files if they decode rows of one frame.
         stream.codec_context.thread_count = 1 if stream.codec_context.name == "hevc" else num_threads
         stream.codec_context.thread_type = "AUTO"
+        # The decoder is freed by a thread that holds Python's lock, and waits for its own threads. Where PyAV's
+        # logging is on (old versions of torchvision turn it on) these may wait for the same lock, to report damage:
+        # neither would ever go on. Here they are waited for without the lock.
+        stack.callback(stream.codec_context.flush_buffers)
         yield container, stream
 
 

@@ -191,7 +191,7 @@ def test_pieces_give_the_same_shots_and_each_as_soon_as_it_is_sure():
 
     def frames():
         nonlocal num_seen
-        for value in positive:
+        for value in positive.tolist():
             num_seen += 1
             yield torch.tensor([value])
 

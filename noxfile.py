@@ -1,0 +1,47 @@
+"""The tests on the oldest and on the newest dependencies that pyproject.toml allows: `nox -s oldest`, `nox -s newest`.
+
+Arguments behind `--` go to pytest. The environments are under .nox/, some 6 GB each.
+"""
+
+import json
+
+import nox
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+
+nox.options.default_venv_backend = "uv"  # pip cannot look for the oldest versions
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Every dependency at its lower bound. What would run the same code twice is left to the newest."""
+    session.install("--resolution=lowest-direct", "-e", ".[test]")
+    session.install("setuptools")  # that the Triton of PyTorch 2.6 needs it is not stated for Python 3.11
+    check_lower_bounds(session)
+    run_tests(session, "--ignore=tests/test_style.py")
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    session.install("--upgrade", "-e", ".[test]")
+    run_tests(session)
+
+
+def run_tests(session: nox.Session, *options: str) -> None:
+    session.run("python", "-m", "pytest", "-q", "-n2", *options, *session.posargs)
+
+
+def check_lower_bounds(session: nox.Session) -> None:
+    """A lower bound that is not what is installed, since another dependency needs more, would be a claim untested."""
+    listing = session.run("uv", "pip", "list", "-q", "--format=json", silent=True, external=True)
+    installed = {package["name"]: package["version"] for package in json.loads(listing)}
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    lines = sum(project["optional-dependencies"].values(), project["dependencies"])
+    for requirement in map(Requirement, lines):
+        if requirement.name == project["name"] or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        bounds = [Version(bound.version) for bound in requirement.specifier if bound.operator in (">=", "==")]
+        if [Version(Version(installed[requirement.name]).public)] != bounds:
+            version = installed[requirement.name]
+            session.error(f"{requirement} is tested with {version}; make that its lower bound in pyproject.toml.")
