@@ -63,7 +63,8 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
     """
     model_type, class_name = image_llm.config.model_type, type(image_llm).__name__
     check_image_llm_config(image_llm.config)
-    if not callable(getattr(image_llm, "get_image_features", None)):
+    owners = (image_llm, image_llm.base_model)  # some have it on the model without a head
+    if not any(callable(getattr(owner, "get_image_features", None)) for owner in owners):
         raise _refusal(model_type, f"{class_name} has no get_image_features")
     if not image_llm.can_generate():
         raise _refusal(model_type, f"{class_name} cannot generate text")

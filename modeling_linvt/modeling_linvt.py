@@ -26,7 +26,7 @@ from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llm_families import ImageLLMFamily, image_llm_family
 from linvt.image_llm_loading import (
     HUB_ARGUMENTS,
     check_image_llm,
@@ -331,7 +331,8 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
         # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image | is_video, 0))
+        replaced = is_video if family.fills_images else is_image | is_video
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(replaced, 0))
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = None
         if videos is not None:
@@ -351,24 +352,30 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
             self._pass_blanks(ranks)
             # With a video the gradient passes all layers of the LLM, so it must without one.
             embeds = embeds + ranks.zero.to(embeds.device, embeds.dtype)
+        image_inputs = set()
         if num_image_tokens > 0:
             ranks.announce()
-            with self._encoder_grad():
-                images = family.image_features(kwargs).to(embeds.device, embeds.dtype)
-            if len(images) != num_image_tokens:
-                raise ValueError(
-                    f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
-                    "inputs with LinVTProcessor."
-                )
-            embeds = embeds.masked_scatter(is_image[..., None], images)
+            if not family.fills_images:
+                embeds = self._put_images(embeds, is_image, num_image_tokens, family, kwargs)
+                # The images are in the embeddings now; the image-LLM shall not look for them again.
+                image_inputs = family.image_input_names(kwargs)
         ranks.finish(self._blank_image_tokens)
-        # The images are in the embeddings now; the image-LLM shall not look for them again.
-        inputs = {name: value for name, value in kwargs.items() if name not in family.image_input_names(kwargs)}
+        inputs = {name: value for name, value in kwargs.items() if name not in image_inputs}
         inputs |= {"inputs_embeds": embeds, "attention_mask": attention_mask}
-        position_ids = family.position_ids(input_ids, attention_mask, is_image, kwargs)
-        if position_ids is not None:
-            inputs["position_ids"] = position_ids
+        inputs |= family.llm_inputs(input_ids, attention_mask, is_image, is_video, kwargs)
         return inputs, features
+
+    def _put_images(
+        self, embeds: torch.Tensor, is_image: torch.Tensor, num_image_tokens: int, family: ImageLLMFamily, inputs: dict
+    ) -> torch.Tensor:
+        with self._encoder_grad():
+            images = family.image_features(inputs).to(embeds.device, embeds.dtype)
+        if len(images) != num_image_tokens:
+            raise ValueError(
+                f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
+                "inputs with LinVTProcessor."
+            )
+        return embeds.masked_scatter(is_image[..., None], images)
 
     def _instruction_embeds(
         self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor

@@ -1,0 +1,69 @@
+"""Families whose encoder is as usual, but whose language model or projector wants something of its own."""
+
+import torch
+
+from linvt.families.image_llm_family import ImageLLMFamily
+
+
+class OuterProjectorFamily(ImageLLMFamily):
+    """Llama 4: `get_image_features` ends before the projector, which the image-LLM calls itself."""
+
+    def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
+        features = self.encoder_owner().get_image_features(**image_inputs, return_dict=True).last_hidden_state
+        return self.image_llm.multi_modal_projector(features.flatten(0, -2)).unflatten(0, features.shape[:-1])
+
+
+class RawPixelsFamily(ImageLLMFamily):
+    """Fuyu: patches go into the LLM through one linear layer, whose output is not called `pooler_output`."""
+
+    def frame_inputs(self, clips: torch.Tensor) -> dict:
+        size = self.image_llm.config.patch_size
+        frames = self._single_frames(clips).unflatten(3, (-1, size)).unflatten(2, (-1, size))
+        return {"pixel_values": frames.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)}
+
+    def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
+        return self.encoder_owner().get_image_features(**image_inputs, return_dict=True).last_hidden_state
+
+    def blank_frame_size(self) -> tuple[int, int]:
+        return (self.image_llm.config.patch_size,) * 2
+
+
+class MarkedImageFamily(ImageLLMFamily):
+    """Ovis 2: words of its own mark an image, which the image-LLM fills in beside the visual tokens."""
+
+    fills_images = True
+
+
+class PrefixFamily(ImageLLMFamily):
+    """PaliGemma: the prompt is read in both directions, the answer from left to right."""
+
+    def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
+        return {"token_type_ids": inputs.get("token_type_ids", torch.zeros_like(input_ids))}
+
+
+class LayerWordsFamily(ImageLLMFamily):
+    """Gemma 3n: each layer of the LLM also has embeddings of the words, and one for all that is none."""
+
+    def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
+        words = input_ids.masked_fill(is_image | is_video, 0)
+        return {"per_layer_inputs": self.image_llm.model.language_model.get_per_layer_inputs(words)}
+
+
+class PositionedImagesFamily(ImageLLMFamily):
+    """Video-LLaVA: pictures have a name of their own among the inputs of the LLM."""
+
+    def image_input_names(self, inputs: dict) -> set[str]:
+        return set(inputs) & {"pixel_values_images"}
+
+    def image_features(self, inputs: dict) -> torch.Tensor:
+        return self.visual_tokens({"pixel_values": inputs["pixel_values_images"]}).flatten(0, -2)
+
+
+__all__ = [
+    "LayerWordsFamily",
+    "MarkedImageFamily",
+    "OuterProjectorFamily",
+    "PositionedImagesFamily",
+    "PrefixFamily",
+    "RawPixelsFamily",
+]
