@@ -83,8 +83,6 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
         raise _refusal(model_type, "its positions have several axes, and it has no family that knows them")
     if "token_type_ids" in inspect.signature(image_llm.forward).parameters:
         raise _refusal(model_type, "its attention mask depends on token types, and it has no family that knows them")
-    if "inputs_embeds" not in inspect.signature(image_llm.prepare_inputs_for_generation).parameters:
-        raise _refusal(model_type, "its generate does not take inputs_embeds")
     if image_llm.device.type != "meta":
         _try_a_blank_frame(image_llm)
 

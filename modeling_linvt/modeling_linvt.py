@@ -6,8 +6,9 @@ their tokens into a few video tokens, and the image-LLM reads those as `inputs_e
 
 import copy
 import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from transformers import (
@@ -249,10 +250,17 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         if features is None and not ranks.zero.requires_grad and not return_contrastive_loss:
             return self.image_llm(labels=labels, **inputs)
         return_dict = inputs.pop("return_dict", None)
-        outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
+        embeds, family = inputs["inputs_embeds"], image_llm_family(self.image_llm)
+        if labels is not None:
+            inputs |= family.answer_inputs(labels)
+        by_ids = family.looks_up_ids
+        with self._embedded(input_ids, inputs, by_ids):
+            if by_ids:
+                inputs["input_ids"] = input_ids
+            outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
         contrastive_loss = None
         if return_contrastive_loss:
-            pair = (None, None) if features is None else (inputs["inputs_embeds"], mm_token_type_ids == VIDEO)
+            pair = (None, None) if features is None else (embeds, mm_token_type_ids == VIDEO)
             contrastive_loss = self.contrast(*pair, labels)
         outputs = LinVTCausalLMOutputWithPast(
             loss=None if outputs.loss is None else outputs.loss + ranks.zero.to(outputs.loss.device),
@@ -281,19 +289,24 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         prompt = input_ids if inputs is None else inputs
         llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
         llm_inputs.pop("input_ids", None)
-        embeds = llm_inputs.get("inputs_embeds")
-        embedding = nullcontext()
-        if embeds is not None and is_assisted(generation_config or self.generation_config, kwargs):
-            del llm_inputs["inputs_embeds"]
-            embedding = embedded_as(self.get_input_embeddings(), prompt, embeds)
+        assisted = is_assisted(generation_config or self.generation_config, kwargs)
+        by_ids = assisted or "inputs_embeds" not in signature(self.image_llm.prepare_inputs_for_generation).parameters
         own_config = self.image_llm.generation_config
         self.image_llm.generation_config = self.generation_config  # the defaults are this model's
         try:
-            with embedding:
+            with self._embedded(prompt, llm_inputs, by_ids):
                 # `input_ids` stay beside `inputs_embeds`: the output starts with the prompt, and penalties see it.
                 return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
         finally:
             self.image_llm.generation_config = own_config
+
+    def _embedded(self, prompt: torch.Tensor, llm_inputs: dict, by_ids: bool) -> AbstractContextManager:
+        """Takes `inputs_embeds` out of the inputs where the LLM shall be given ids, which it then embeds as these."""
+        by_ids = by_ids or image_llm_family(self.image_llm).looks_up_ids
+        if not by_ids or "inputs_embeds" not in llm_inputs:
+            return nullcontext()
+        is_word = prompt != image_llm_family(self.image_llm).image_token_id()
+        return embedded_as(self.get_input_embeddings(), prompt, llm_inputs.pop("inputs_embeds"), is_word)
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
         """The image-LLM's own; `generate` is delegated to it."""

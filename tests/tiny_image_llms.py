@@ -11,6 +11,7 @@ from transformers import (
     CONFIG_MAPPING,
     IMAGE_PROCESSOR_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    FuyuImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -22,7 +23,15 @@ def _all(value, *names):
 
 SIZES = {
     **_all(32, "hidden_size", "d_model", "embed_dim", "out_hidden_size", "text_hidden_size", "merged_hidden_size"),
-    **_all(32, "output_dim", "word_embed_proj_dim", "projector_output_dim", "projector_input_dim", "adapter_out_dim"),
+    **_all(
+        32,
+        "output_dim",
+        "word_embed_proj_dim",
+        "projector_output_dim",
+        "projector_input_dim",
+        "adapter_out_dim",
+        "adapter_in_dim",
+    ),
     **_all(32, "decoder_hidden_size", "encoder_hidden_size", "projection_dim", "image_text_hidden_size"),
     **_all(32, "moe_hidden_size", "vision_hidden_size", "patch_embed_hidden_size", "projection_hidden_size"),
     **_all(32, "pooler_output_size", "hidden_size_per_layer_input"),
@@ -51,6 +60,15 @@ SIZES = {
     "image_size": 56,
     "patch_size": 14,
     "num_position_embeddings": 16,
+    "hc_lowrank": 8,
+    "downsample_hidden_size": 16,
+    "adapter_input_size": 32,
+    "insert_layer_id": 0,
+    "max_img_size": 112,
+    "mm_posemb_size": 64,
+    "position_embedding_size": 64,
+    **_all(32, "mm_embed_dim", "output_proj_dims", "image_token_embed_dim"),
+    **_all(8, "pos_emb_height", "pos_emb_width"),
 }
 """The largest value that a field of a tiny configuration may have."""
 
@@ -73,6 +91,9 @@ REGROWN = {
 }
 """Fields that list layers, which a configuration of fewer layers makes anew."""
 
+LAYER_LISTS = {"deepstack_visual_indexes": [0, 1], "fullatt_block_indexes": [1], "global_attn_indexes": [1]}
+"""Fields that name some of the layers."""
+
 IMAGE_TOKEN = 250
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -82,7 +103,12 @@ def _shrink(fields: dict) -> dict:
     for name, value in fields.items():
         if name in REGROWN:
             continue
-        if name in ("rope_parameters", "rope_scaling") and isinstance(value, dict):
+        if not isinstance(name, str):
+            small[name] = value
+            continue
+        if name in LAYER_LISTS and value:
+            small[name] = LAYER_LISTS[name]
+        elif name in ("rope_parameters", "rope_scaling") and isinstance(value, dict):
             small[name] = value | ({"mrope_section": [2, 1, 1]} if "mrope_section" in value else {})
         elif isinstance(value, dict):
             small[name] = _shrink(value)
@@ -119,17 +145,167 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
     return config_class.from_dict(fields)
 
 
-TWEAKS: dict[str, dict] = {}
+_VQ = {"base_channels": 32, "num_res_blocks": 1}
+_SAM = {"downsample_channels": [16, 32], "mlp_dim": 64}
+_OMNI_TOKENS = {"vision_start_token_id": 240, "vision_end_token_id": 241, "audio_start_token_id": 242}
+_PATCH_14 = {"patch_size": 14}
+
+
+def _m_rope(**settings):
+    """Positions of three axes, which share the half of each head that is turned."""
+    return {"text_config": {"rope_parameters": {"mrope_section": [2, 1, 1]}, **settings}}
+
+
+TWEAKS: dict[str, dict] = {
+    **_all(_m_rope(), "cosmos3_edge", "cosmos3_omni", "paddleocr_vl", "qwen2_5_vl"),
+    **_all(_m_rope(), "qwen2_vl", "qwen3_vl", "qwen3_vl_moe"),
+    **_all(_m_rope(), "glm46v", "glm4v", "glm_ocr", "glmga"),
+    "glm4v_moe": _m_rope(head_dim=16),
+    **_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "qwen3_5", "qwen3_5_moe"),
+    **_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "minicpm_ocr", "minicpmv4_6"),
+    "minicpmv4_7": _m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]),
+    "qwen4_exp": _m_rope(
+        layer_types=["linear_attention", "indexed_attention"],
+        indexer_n_heads=2,
+        indexer_kv_heads=1,
+        indexer_head_dim=8,
+        indexer_budget=16,
+        indexer_compress_ratio=4,
+    ),
+    **_all(_m_rope() | _OMNI_TOKENS, "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
+    "chameleon": {
+        "vocabulary_map": {"<image>": IMAGE_TOKEN} | {f"IMGIMG{chr(65 + code)}Z": 100 + code for code in range(8)},
+        "vq_config": {
+            **_VQ,
+            "num_embeddings": 8,
+            "channel_multiplier": [1, 1, 1, 1],
+            "resolution": 56,
+            "latent_channels": 8,
+            "embed_dim": 8,
+        },
+    },
+    "emu3": {
+        "text_config": {"pad_token_id": 0},
+        "vocabulary_map": {"<image>": IMAGE_TOKEN, "<|extra_200|>": 99}
+        | {f"<|visual token {code:06d}|>": 100 + code for code in range(8)},
+        "vq_config": {
+            **_VQ,
+            "codebook_size": 8,
+            "channel_multiplier": [1, 1, 1, 1],
+            "latent_channels": 4,
+            "attn_resolutions": [],
+        },
+    },
+    "molmo2": {
+        "vision_config": {"image_size": [56, 56], "num_position_embeddings": 16},
+        "adapter_config": {"vision_feature_layer": [1, 0]},
+        "image_patch_id": IMAGE_TOKEN,
+    },
+    "muse_spark": {
+        "audio_config": {"num_hidden_layers": 2, "patch_sizes": [4, 4], "hidden_sizes": [16, 16], "depths": [1, 1]},
+        "text_config": {"layer_rope_theta": ...},
+        "out_hidden_size": 128,
+    },
+    "muse_glimmer": {"text_config": {"layer_rope_theta": ...}, "out_hidden_size": 128},
+    "vipllava": {"vision_feature_layer": [-2, -1]},
+    "cohere_compass": {
+        "text_config": {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+            },
+        },
+    },
+    "deepseek_ocr2": {
+        "text_config": {"mlp_layer_types": ["dense", "sparse"], "num_experts_per_tok": 2},
+        "vision_config": {"sam_config": _SAM, "encoder_config": {"num_key_value_heads": 4}},
+    },
+    "unlimited_ocr": {"vision_config": {"sam_config": _SAM, "encoder_config": {"image_size": 28}}},
+    "dots3_note": {
+        "audio_config": {"num_key_value_heads": 4},
+        "text_config": {"num_key_value_heads": 4},
+        "vision_config": {"mlp_layer_types": ["dense", "sparse"]},
+    },
+    "ernie4_5_vl_moe": {"text_config": {"rope_parameters": {"mrope_section": [1, 1, 2]}}},
+    "gemma3n": {
+        "text_config": {"intermediate_size": 64, "activation_sparsity_pattern": [0.0, 0.0], "num_kv_shared_layers": 0}
+    },
+    "gemma4": {
+        "vision_config": {
+            "pooling_kernel_size": 2,
+            "patch_size": 14,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "position_embedding_size": 64,
+        },
+        "text_config": {"use_bidirectional_attention": "vision", "vocab_size_per_layer_input": 256},
+    },
+    "gemma4_unified": {
+        "vision_config": {
+            "pooling_kernel_size": 2,
+            "patch_size": 14,
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 64,
+            "output_proj_dims": 32,
+        }
+    },
+    "kimi_k25": {"text_config": {"num_key_value_heads": 4}},
+    "lfm3_vl": {"text_config": {"layer_types": ["conv", "full_attention"]}},
+    "mistral_large4": {"text_config": {"num_key_value_heads": 4}},
+    "ovis2": {"visual_indicator_token_ids": [240, 241, 242, 243, 244]},
+    "step3p7": {"text_config": {"sliding_window": 16}},
+    "llama4": {"vision_config": {"intermediate_size": 128}},
+    "glm5_next": {"text_config": {"num_key_value_heads": 4, "layer_types": ["linear_attention", "indexed_attention"]}},
+    "hunyuan_vl": {
+        "text_config": {
+            "head_dim": 8,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 1, 1]},
+        },
+    },
+    "janus": {"vq_config": _VQ | {"channel_multiplier": [1, 1], "latent_channels": 8, "num_embeddings": 8}},
+    "llava_next": {"image_grid_pinpoints": [[56, 112]]},
+    "llava_next_video": {"image_grid_pinpoints": [[56, 112]]},
+    "llava_onevision": {"image_grid_pinpoints": [[56, 112]]},
+}
 
 # Arguments of image processors under which a picture of 56 x 56 pixels goes in whole.
-PROCESSORS: dict[str, dict] = {}
+PROCESSORS: dict[str, dict] = {
+    "gemma4": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
+    "gemma4_unified": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
+    "inkling2": {"size": {"height": 28, "width": 28}},
+    "kimi_k25": {**_PATCH_14, "size": {"max_height": 56, "max_width": 56}},
+    "lfm2_vl": {
+        "encoder_patch_size": 14,
+        "do_image_splitting": False,
+        "min_image_tokens": 4,
+        "max_image_tokens": 4,
+        "tile_size": 56,
+    },
+    "minicpm_ocr": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
+    "minicpmv4_6": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
+    "minicpmv4_7": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
+    "molmo2": {**_PATCH_14, "overlap_margins": [1, 1], "size": {"height": 56, "width": 56}},
+    "muse_glimmer": _PATCH_14,
+    "muse_spark": _PATCH_14,
+    "nemotron_h_omni": {**_PATCH_14, "min_num_patches": 16, "max_num_patches": 16},
+}
 
 PICTURE = 56
 
 
+# Model types that Transformers gives no image processor, and whose checkpoints name that of another type.
+SAME_PROCESSOR = {"glm4v_moe": "glm4v", "glm_ocr": "glm46v", "qwen3_vl_moe": "qwen3_vl"} | _all(
+    "qwen2_vl", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"
+)
+
+
 def picture_processor(model_type: str):
     """The image processor of a model type, set up for one small picture; `None` where Transformers has none."""
-    found = IMAGE_PROCESSOR_MAPPING.get(CONFIG_MAPPING[model_type], None)
+    found = IMAGE_PROCESSOR_MAPPING.get(CONFIG_MAPPING[SAME_PROCESSOR.get(model_type, model_type)], None)
     classes = list(found.values()) if isinstance(found, dict) else list(found or ())
     classes = [item for item in classes if item is not None and not item.__name__.endswith("Pil")] or classes
     if not classes:
@@ -157,21 +333,69 @@ def build(model_type: str) -> PreTrainedModel:
 
 
 def picture_inputs(model: PreTrainedModel, frame: torch.Tensor) -> dict:
-    """What the image processor makes of a picture that is `frame` of shape `(3, 56, 56)` after normalisation."""
+    """What the image-LLM takes for a picture that is `frame` of shape `(3, height, width)` after normalisation."""
     model_type = model.config.model_type
     if model_type in PICTURES:
         return PICTURES[model_type](frame)
     processor = picture_processor(model_type)
     if processor is None or not takes_patches(model):
         return {"pixel_values": frame[None]}
-    done = {"do_rescale": False, "do_normalize": False, "do_resize": False}
+    done = {"do_rescale": False, "do_normalize": False, "do_resize": PROCESSORS.get(model_type, {}).get("do_resize")}
     inputs = processor(images=[frame], return_tensors="pt", **done)
-    return {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    takes = inspect.signature(model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in takes}
 
 
 def takes_patches(model: PreTrainedModel) -> bool:
-    return len(inspect.signature(model.forward).parameters.keys() & {"image_grid_thw", "spatial_shapes"}) > 0
+    """Whether the image processor, and not this file, must say how a picture is laid out."""
+    return model.config.model_type in PROCESSORS or "image_grid_thw" in inspect.signature(model.forward).parameters
 
 
-PICTURES = {}
-KEPT = {}
+def _sized(frame):
+    return {"pixel_values": frame[None], "image_sizes": torch.tensor([frame.shape[1:]])}
+
+
+def _tiled(frame):
+    return {"pixel_values": frame[None, None]}
+
+
+def _masked_tile(frame):
+    return {**_tiled(frame), "pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool)}
+
+
+def _view_and_tiles(frame):
+    tiles = torch.stack([frame, frame.flip(1), frame.flip(2)])
+    return {"pixel_values": tiles[None], "image_sizes": torch.tensor([[56, 112]])}
+
+
+_FUYU_PATCH = {"height": 14, "width": 14}
+PICTURES = {
+    **_all(_sized, "emu3", "lighton_ocr", "mistral3", "mistral_large4"),
+    **_all(_tiled, "idefics2", "idefics3", "smolvlm", "perception_lm"),
+    **_all(_view_and_tiles, "llava_next", "llava_next_video", "llava_onevision"),
+    "fuyu": lambda frame: {"pixel_values": FuyuImageProcessor(patch_size=_FUYU_PATCH).patchify_image(frame[None])},
+    "granite_docling": _masked_tile,
+    "video_llava": lambda frame: {"pixel_values_images": frame[None]},
+}
+"""Pictures for image-LLMs that take whole pictures, with what they want beside the pixels."""
+
+FIRST = ("llava_next", "llava_next_video", "llava_onevision", "molmo2")
+"""Image-LLMs that always add tiles behind the view of the whole picture, which alone is what a frame is."""
+
+
+def _between_marks(tokens):
+    return tokens[1:-1].unflatten(0, (2, 3))[:, :-1].flatten(0, 1)
+
+
+KEPT = {
+    "hunyuan_vl": _between_marks,
+    "deepseek_ocr2": lambda tokens: tokens[:-1],
+    "unlimited_ocr": lambda tokens: tokens[:-1].unflatten(0, (3, 4))[:, :-1].flatten(0, 1),
+    "emu3": lambda tokens: tokens.unflatten(0, (7, 8))[:, :-1].flatten(0, 1),
+    **_all(lambda tokens: tokens[:16], *FIRST[:3]),
+    "molmo2": lambda tokens: tokens[:4],
+}
+"""Which tokens of a picture are its content; the others are markers, newlines and tiles."""
+
+FRAME_SIZES = {"deepseek_ocr2": 128, "unlimited_ocr": 128}
+"""Side of the picture in pixels, where 56 is too small."""

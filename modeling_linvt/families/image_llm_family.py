@@ -20,6 +20,9 @@ class ImageLLMFamily:
     """Whether the image-LLM must put images into a prompt with videos itself, since it does more than replace their
     placeholders: deep features for its lower layers, markers around them."""
 
+    looks_up_ids = False
+    """Whether the LLM needs the ids of a prompt beside its embeddings, since its layers look words up once more."""
+
     def __init__(self, image_llm: PreTrainedModel):
         self.image_llm = image_llm
 
@@ -163,6 +166,10 @@ class ImageLLMFamily:
         # Images keep their attention in both directions where a model has that. Video tokens come in the order of
         # time, and a longer prompt must not change what stands before it: they are read like text.
         return {name: is_image.int() for name in ("token_type_ids", "mm_token_type_ids") if name in takes}
+
+    def answer_inputs(self, labels: torch.Tensor) -> dict:
+        """What the LLM needs to know of the answers in a prompt with videos; `labels` are -100 on what is none."""
+        return {}
 
     def rope_owner(self) -> nn.Module | None:
         """The module that counts positions of several axes (M-RoPE), if there is one."""

@@ -22,8 +22,9 @@ class ShapedPatchesFamily(PatchSequenceFamily):
 
 
 class PlacedPatchesFamily(PatchSequenceFamily):
-    """Gemma 4: column and row of each patch beside it, and attention in both directions within an image."""
+    """Gemma 4: column and row of each patch beside it. The layers of its LLM have embeddings of words of their own."""
 
+    looks_up_ids = True
     order, patch = "RrCc", "yxkt"
 
     def merge_size(self) -> int:
@@ -38,6 +39,8 @@ class PlacedPatchesFamily(PatchSequenceFamily):
 
 class WholePatchesFamily(PlacedPatchesFamily):
     """Gemma 4 unified: a patch is what becomes one token; there is no encoder."""
+
+    looks_up_ids = False
 
     def merge_size(self) -> int:
         return 1
@@ -67,9 +70,6 @@ class FlatGridFamily(PatchSequenceFamily):
     """Nemotron-H Omni: all patches in one row, with rows and columns of each image."""
 
     order = "RrCc"
-
-    def patch_size(self) -> int:
-        return self.image_llm.config.patch_size
 
     def merge_size(self) -> int:
         return round(1 / self.image_llm.config.downsample_ratio)

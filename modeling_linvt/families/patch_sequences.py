@@ -123,14 +123,14 @@ class MergeSizeFamily(PatchSequenceFamily):
     def patch_inputs(self, patches: torch.Tensor, grid: torch.Tensor) -> dict:
         return super().patch_inputs(patches, grid) | {"image_merge_sizes": torch.ones_like(grid[:, 0])}
 
+    def image_input_names(self, inputs: dict) -> set[str]:
+        return set(inputs) & {"pixel_values", "image_grid_thw", "image_merge_sizes"}
+
 
 class PixelsFirstFamily(PatchSequenceFamily):
-    """Cosmos3-Edge: in a patch, the channels of a pixel stand together. Its grid is merged by the projector."""
+    """Cosmos3-Edge: in a patch, the channels of a pixel stand together."""
 
     patch = "yxkt"
-
-    def merge_size(self) -> int:
-        return self.image_llm.config.projector_config.spatial_merge_size
 
 
 class RowMajorFamily(PatchSequenceFamily):

@@ -40,13 +40,14 @@ class PrefixFamily(ImageLLMFamily):
     def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
         return {"token_type_ids": inputs.get("token_type_ids", torch.zeros_like(input_ids))}
 
+    def answer_inputs(self, labels: torch.Tensor) -> dict:
+        return {"token_type_ids": (labels != -100).long()}  # else the answer would be seen before it is given
+
 
 class LayerWordsFamily(ImageLLMFamily):
-    """Gemma 3n: each layer of the LLM also has embeddings of the words, and one for all that is none."""
+    """Gemma 3n: each layer of the LLM has embeddings of the words of its own."""
 
-    def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
-        words = input_ids.masked_fill(is_image | is_video, 0)
-        return {"per_layer_inputs": self.image_llm.model.language_model.get_per_layer_inputs(words)}
+    looks_up_ids = True
 
 
 class PositionedImagesFamily(ImageLLMFamily):
