@@ -21,11 +21,34 @@ HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "re
 """Arguments of `from_pretrained` that say where a file comes from, not what is made of it."""
 
 _CROSS_ATTENTION = "its language model reads images through cross-attention, so there is no place for video tokens"
-_REFUSED = {
+_ENCODER_DECODER = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
+_NEEDS_A_PICTURE = "its forward and generate cannot run without pixel_values, so no prompt can hold a video alone"
+_BESIDE_THE_PROMPT = (
+    "its language model takes images beside the prompt, with a mask of their places (image_embeds_position_mask), and "
+    "has no placeholder id for them"
+)
+REFUSED = {
+    "blip": _CROSS_ATTENTION,
+    "blip-2": _NEEDS_A_PICTURE,
+    "deepseek_vl_hybrid": "each picture goes in at two sizes, normalised in two ways, and a video frame has one",
+    "diffusion_gemma": "it writes a block of words at once by diffusion, not one after the other",
+    "evolla": "it reads proteins and has no vision encoder",
+    "git": "its image tokens stand before the text, outside of the prompt, and have no placeholder in it",
+    "granite4_vision": (
+        "an image enters at several layers of its language model and not at the embeddings, so there are no visual "
+        "tokens in the space of the embeddings that could be averaged"
+    ),
     "idefics": _CROSS_ATTENTION,
-    "mllama": _CROSS_ATTENTION,
+    "instructblip": _NEEDS_A_PICTURE,
+    "instructblipvideo": _NEEDS_A_PICTURE,
+    "kosmos-2": _BESIDE_THE_PROMPT,
+    "kosmos-2.5": _BESIDE_THE_PROMPT,
     "linvt": "it is a LinVT model already; load it with LinVTForConditionalGeneration.from_pretrained",
+    "mistral4": "it is a language model without vision encoder, which Transformers lists among the image-LLMs",
+    "mllama": _CROSS_ATTENTION,
+    "pi0": "it gives the actions of a robot, no text",
 }
+"""Model types that LinVT cannot wrap, each with the reason; encoder-decoders are recognised by their configuration."""
 
 
 def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
@@ -49,11 +72,14 @@ def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel
 
 def check_image_llm_config(config: PreTrainedConfig) -> None:
     """Raises a `ValueError` with the reason if an image-LLM of this configuration can never work with LinVT."""
-    reason = _REFUSED.get(config.model_type)
-    if reason is None and config.is_encoder_decoder:
-        reason = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
+    reason = refusal_reason(config)
     if reason is not None:
         raise _refusal(config.model_type, reason)
+
+
+def refusal_reason(config: PreTrainedConfig) -> str | None:
+    """Why an image-LLM of this configuration can never work with LinVT, as far as the configuration tells."""
+    return REFUSED.get(config.model_type, _ENCODER_DECODER if config.is_encoder_decoder else None)
 
 
 def check_image_llm(image_llm: PreTrainedModel) -> None:
@@ -129,8 +155,10 @@ def _refusal(model_type: str, reason: str) -> ValueError:
 
 __all__ = [
     "HUB_ARGUMENTS",
+    "REFUSED",
     "check_image_llm",
     "check_image_llm_config",
     "load_image_llm",
+    "refusal_reason",
     "spare_video_tokenizer",
 ]

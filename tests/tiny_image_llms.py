@@ -148,6 +148,7 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
 _VQ = {"base_channels": 32, "num_res_blocks": 1}
 _SAM = {"downsample_channels": [16, 32], "mlp_dim": 64}
 _OMNI_TOKENS = {"vision_start_token_id": 240, "vision_end_token_id": 241, "audio_start_token_id": 242}
+_TIMM = {"architecture": "test_resnet", "hidden_size": 96, "model_args": None}
 _PATCH_14 = {"patch_size": 14}
 
 
@@ -227,9 +228,6 @@ TWEAKS: dict[str, dict] = {
         "vision_config": {"mlp_layer_types": ["dense", "sparse"]},
     },
     "ernie4_5_vl_moe": {"text_config": {"rope_parameters": {"mrope_section": [1, 1, 2]}}},
-    "gemma3n": {
-        "text_config": {"intermediate_size": 64, "activation_sparsity_pattern": [0.0, 0.0], "num_kv_shared_layers": 0}
-    },
     "gemma4": {
         "vision_config": {
             "pooling_kernel_size": 2,
@@ -258,7 +256,19 @@ TWEAKS: dict[str, dict] = {
     "mistral_large4": {"text_config": {"num_key_value_heads": 4}},
     "ovis2": {"visual_indicator_token_ids": [240, 241, 242, 243, 244]},
     "step3p7": {"text_config": {"sliding_window": 16}},
-    "llama4": {"vision_config": {"intermediate_size": 128}},
+    "llama4": {"vision_config": {"intermediate_size": 128, "vision_output_dim": 32}},
+    "inkling_mm_model": {"vision_config": {"num_hidden_layers": 12}},
+    "fast_vlm": {"vision_config": _TIMM, "mm_hidden_size": 24},
+    "gemma3n": {
+        "vision_config": _TIMM,
+        "vision_soft_tokens_per_image": 4,
+        "text_config": {
+            "intermediate_size": 64,
+            "activation_sparsity_pattern": [0.0, 0.0],
+            "num_kv_shared_layers": 0,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    },
     "glm5_next": {"text_config": {"num_key_value_heads": 4, "layer_types": ["linear_attention", "indexed_attention"]}},
     "hunyuan_vl": {
         "text_config": {
@@ -274,9 +284,11 @@ TWEAKS: dict[str, dict] = {
 
 # Arguments of image processors under which a picture of 56 x 56 pixels goes in whole.
 PROCESSORS: dict[str, dict] = {
+    "dots3_note": {"temporal_patch_size": 1},
     "gemma4": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
     "gemma4_unified": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
     "inkling2": {"size": {"height": 28, "width": 28}},
+    "inkling_mm_model": {"size": {"height": 14, "width": 14}, "rescale_image_frac": None},
     "kimi_k25": {**_PATCH_14, "size": {"max_height": 56, "max_width": 56}},
     "lfm2_vl": {
         "encoder_patch_size": 14,
@@ -399,3 +411,6 @@ KEPT = {
 
 FRAME_SIZES = {"deepseek_ocr2": 128, "unlimited_ocr": 128}
 """Side of the picture in pixels, where 56 is too small."""
+
+NEEDED_PACKAGES = _all(("timm",), "fast_vlm", "gemma3n", "perception_lm")
+"""What Transformers itself needs for the encoder of an image-LLM, and does not install."""

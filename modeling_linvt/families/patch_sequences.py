@@ -192,6 +192,24 @@ class TokenPatchFamily(PatchSequenceFamily):
         return patches.flatten(3)
 
 
+class LonePatchFamily(TokenPatchFamily):
+    """Inkling: as [`TokenPatchFamily`], with two frames in a patch, and nothing said of rows and columns."""
+
+    patch = "tyxk"
+
+    def patch_size(self) -> int:
+        return self.image_llm.config.vision_config.patch_size
+
+    def patch_depth(self) -> int:
+        return self.image_llm.config.vision_config.temporal_patch_size
+
+    def patch_inputs(self, patches: torch.Tensor, grid: torch.Tensor) -> dict:
+        return {"pixel_values": patches.flatten(0, 1)}
+
+    def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
+        return super().visual_tokens(image_inputs).flatten(0, 1)
+
+
 def _with_time(grid: torch.Tensor) -> torch.Tensor:
     """Grids with the length that they have in time, which is 1."""
     return torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1)
@@ -202,6 +220,7 @@ __all__ = [
     "DeepOmniFamily",
     "ErnieFamily",
     "KimiFamily",
+    "LonePatchFamily",
     "MergeSizeFamily",
     "MuseFamily",
     "OmniFamily",
