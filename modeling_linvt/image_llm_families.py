@@ -29,6 +29,7 @@ from linvt.families.patch_sequences import (
 from linvt.families.projector_family import ProjectorFamily
 from linvt.families.sized_images import LlavaNextFamily, LlavaOnevisionFamily, RowEndFamily, SizedImageFamily
 from linvt.families.special_llms import (
+    CodeBookFamily,
     LayerWordsFamily,
     MarkedImageFamily,
     OuterProjectorFamily,
@@ -42,7 +43,7 @@ from linvt.families.tiled_images import DeepTileFamily, NewlineFamily, Separator
 FAMILIES: dict[str, type[ImageLLMFamily]] = {
     "aria": ImageLLMFamily,
     "aya_vision": ImageLLMFamily,
-    "chameleon": ImageLLMFamily,
+    "chameleon": CodeBookFamily,
     "cohere2_vision": ImageLLMFamily,
     "cohere_compass": DeepFeatureFamily,
     "cosmos3_edge": PixelsFirstFamily,

@@ -98,14 +98,16 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
         raise _refusal(model_type, "its configuration names no image_token_id, the placeholder of an image's tokens")
     if model_type in FAMILIES:
         return
+    family = image_llm_family(image_llm)
+    arguments = inspect.signature(family.encoder_owner().get_image_features).parameters
     needed = [
         name
-        for name, parameter in inspect.signature(image_llm.get_image_features).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        for name, argument in arguments.items()
+        if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
     ]
-    if needed != ["pixel_values"] or "image_grid_thw" in inspect.signature(image_llm.get_image_features).parameters:
+    if needed != ["pixel_values"] or "image_grid_thw" in arguments:
         raise _refusal(model_type, f"its get_image_features needs more than pixel_values ({', '.join(needed)})")
-    if any(callable(getattr(module, "get_rope_index", None)) for module in (image_llm, *image_llm.children())):
+    if family.rope_owner() is not None:
         raise _refusal(model_type, "its positions have several axes, and it has no family that knows them")
     if "token_type_ids" in inspect.signature(image_llm.forward).parameters:
         raise _refusal(model_type, "its attention mask depends on token types, and it has no family that knows them")

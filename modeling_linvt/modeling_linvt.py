@@ -345,7 +345,7 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
         # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
         replaced = is_video if family.fills_images else is_image | is_video
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(replaced, 0))
+        embeds = family.embed_words(input_ids.masked_fill(replaced, 0))
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = None
         if videos is not None:

@@ -15,6 +15,7 @@ from tiny_image_llms import (
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from linvt import LinVTForConditionalGeneration
+from linvt.image_llm_families import image_llm_family
 from linvt.image_llm_loading import refusal_reason
 from linvt.training_stages import freeze_for_alignment, lora_for_instruction
 
@@ -34,6 +35,7 @@ class Conformance:
 
     def __init__(self, model_type: str):
         self.model_type = model_type
+        self.first_word = 240 if model_type == "ovis2" else 5  # a word that marks images, and another
         self.image_llm = build(model_type)
         side = FRAME_SIZES.get(model_type, 56)
         self.frames = torch.randn(FRAMES, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -59,7 +61,9 @@ class Conformance:
         ids, types = [], []
         for place, part in enumerate(parts):
             length = {"words": WORDS, "image": len(self.picture_tokens), "video": VIDEO_TOKENS}[part]
-            ids += [5 + 2 * place + n for n in range(length)] if part == "words" else [IMAGE_TOKEN] * length
+            ids += (
+                [self.first_word, *range(6 + place, 5 + place + length)] if part == "words" else [IMAGE_TOKEN] * length
+            )
             types += [("words", "image", "video").index(part)] * length
         types = torch.tensor([types])
         inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones_like(types)}
@@ -174,7 +178,7 @@ class Conformance:
 
     def check_lora(self) -> list[str]:
         """LoRA learns in the language model and nowhere else. Returns the names of its linear layers."""
-        decoder = {id(module) for module in self.model.get_decoder().modules()}
+        decoder = {id(module) for module in image_llm_family(self.image_llm).decoder().modules()}
         before = {name: id(module) for name, module in self.model.named_modules()}
         lora = get_peft_model(self.model, lora_for_instruction(self.model, r=2)).train()
         self._loss(lora).backward()

@@ -83,10 +83,13 @@ class ImageLLMFamily:
         raise self._no_projector()
 
     def _no_projector(self) -> ValueError:
+        from linvt.families.projector_family import ProjectorFamily  # these two import this module
+        from linvt.image_llm_families import FAMILIES
+
+        supported = sorted(name for name, family in FAMILIES.items() if issubclass(family, ProjectorFamily))
         return ValueError(
             f"RED-VILLM needs the features of the vision encoder and the projector one by one, which linvt does not "
-            f"know how to get from {self.image_llm.config.model_type!r}. Use an image-LLM whose family is a "
-            "ProjectorFamily, such as internvl, llava or llava_onevision."
+            f"know how to get from {self.image_llm.config.model_type!r}. Supported: {', '.join(supported)}."
         )
 
     def _single_frames(self, clips: torch.Tensor) -> torch.Tensor:
@@ -107,8 +110,12 @@ class ImageLLMFamily:
         rows = max(round(math.sqrt(num_tokens * height / width)), 1)
         return (rows, num_tokens // rows) if num_tokens % rows == 0 else (1, num_tokens)
 
+    def decoder(self) -> nn.Module | None:
+        """The layers of the language model, which LoRA is for."""
+        return self.image_llm.get_decoder()
+
     def _language_parts(self) -> list[torch.nn.Module]:
-        language = (self.image_llm.get_decoder(), self.image_llm.get_output_embeddings())
+        language = (self.decoder(), self.image_llm.get_output_embeddings())
         # A model that does not know its decoder returns itself or its base, which hold the encoder too.
         whole = (None, self.image_llm, self.image_llm.base_model)
         return [module for module in language if all(module is not other for other in whole)]
@@ -137,6 +144,10 @@ class ImageLLMFamily:
         if isinstance(features, torch.Tensor):
             return features.flatten(0, -2)
         return torch.cat([image.flatten(0, -2) for image in features])
+
+    def embed_words(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings of the words of a prompt with videos, `(batch, length, channels)`."""
+        return self.image_llm.get_input_embeddings()(input_ids)
 
     def llm_inputs(
         self,

@@ -106,12 +106,14 @@ class DeepOmniFamily(OmniFamily):
 
 
 class ErnieFamily(PatchSequenceFamily):
-    """Ernie 4.5 VL: other experts of the LLM are for vision, and video tokens are made of what those read."""
+    """Ernie 4.5 VL: some experts of the LLM are for vision. Video tokens are made of what those read."""
 
     def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
-        types = inputs.get("moe_mm_token_type_ids", is_image.int())
+        config = self.image_llm.config
+        markers = [config.image_start_token_id, config.image_end_token_id]
+        is_vision = is_image | is_video | torch.isin(input_ids, input_ids.new_tensor(markers)).to(is_image.device)
         extra = super().llm_inputs(input_ids, attention_mask, is_image, is_video, inputs)
-        return extra | {"moe_mm_token_type_ids": types.masked_fill(is_video, 1)}
+        return extra | {"moe_mm_token_type_ids": is_vision.int()}
 
 
 class MergeSizeFamily(PatchSequenceFamily):

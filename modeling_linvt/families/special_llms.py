@@ -1,6 +1,7 @@
 """Families whose encoder is as usual, but whose language model or projector wants something of its own."""
 
 import torch
+from torch import nn
 
 from linvt.families.image_llm_family import ImageLLMFamily
 
@@ -11,6 +12,13 @@ class OuterProjectorFamily(ImageLLMFamily):
     def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
         features = self.encoder_owner().get_image_features(**image_inputs, return_dict=True).last_hidden_state
         return self.image_llm.multi_modal_projector(features.flatten(0, -2)).unflatten(0, features.shape[:-1])
+
+
+class CodeBookFamily(ImageLLMFamily):
+    """Chameleon: pictures become words of a code book, and language model and code book are one module."""
+
+    def decoder(self) -> nn.Module:
+        return self.image_llm.model.layers
 
 
 class RawPixelsFamily(ImageLLMFamily):
@@ -29,9 +37,18 @@ class RawPixelsFamily(ImageLLMFamily):
 
 
 class MarkedImageFamily(ImageLLMFamily):
-    """Ovis 2: words of its own mark an image, which the image-LLM fills in beside the visual tokens."""
+    """Ovis 2: the words that mark an image, and here a video, have embeddings of their own beside the encoder."""
 
     fills_images = True
+
+    def embed_words(self, input_ids: torch.Tensor) -> torch.Tensor:
+        model = self.image_llm.model
+        last = torch.arange(model.visual_vocab_size, device=input_ids.device)
+        marks = model.visual_embeddings_table(last[-len(model.visual_indicator_token_ids) :])
+        embeds = super().embed_words(input_ids)
+        for token_id, mark in zip(model.visual_indicator_token_ids, marks, strict=True):
+            embeds = torch.where((input_ids == token_id)[..., None], mark.to(embeds), embeds)
+        return embeds
 
 
 class PrefixFamily(ImageLLMFamily):
@@ -61,6 +78,7 @@ class PositionedImagesFamily(ImageLLMFamily):
 
 
 __all__ = [
+    "CodeBookFamily",
     "LayerWordsFamily",
     "MarkedImageFamily",
     "OuterProjectorFamily",
