@@ -11,7 +11,7 @@ class MiphaConfig(LlavaConfig):
     features of its last layer but one.
     """
 
-    model_type = "mipha"
+    model_type = "linvt_mipha"
 
     vision_feature_select_strategy: str = "full"
     image_seq_length: int = 729

@@ -43,7 +43,7 @@ class XGenMMConfig(PreTrainedConfig):
             Not tied in any published model.
     """
 
-    model_type = "xgen_mm"
+    model_type = "linvt_xgen_mm"
     keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
     sub_configs: ClassVar = {"vision_config": AutoConfig, "text_config": AutoConfig}
 

@@ -5,7 +5,6 @@ Importing it registers LinVT with the Auto classes and with `pipeline`; nothing 
 
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
@@ -21,17 +20,15 @@ from linvt.configuration.configuration_molmo import MolmoConfig
 from linvt.configuration.configuration_qwen_vl import QwenVLConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
-from linvt.image_llm_families import FAMILIES
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
+from linvt.ports.auto_classes import register_ports
 from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
 from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
-from linvt.ports.molmo_family import MolmoFamily
-from linvt.ports.xgen_mm_family import XGenMMFamily
 from linvt.processors.image_processing_molmo import MolmoImageProcessor
 from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
 from linvt.processors.modeling_autoshot import AutoShotModel
@@ -47,7 +44,6 @@ __version__ = "0.1.0"
 
 AutoConfig.register(LinVTConfig.model_type, LinVTConfig)
 AutoConfig.register(LinVTVideoConfig.model_type, LinVTVideoConfig)
-AutoConfig.register(MiphaConfig.model_type, MiphaConfig)
 AutoConfig.register(RedVillmVideoConfig.model_type, RedVillmVideoConfig)
 AutoConfig.register(AutoShotConfig.model_type, AutoShotConfig)
 AutoModel.register(LinVTConfig, LinVTForConditionalGeneration)
@@ -55,31 +51,10 @@ AutoModel.register(LinVTVideoConfig, LinVTVideoModel)
 AutoModel.register(RedVillmVideoConfig, RedVillmVideoModel)
 AutoModel.register(AutoShotConfig, AutoShotModel)
 AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
-AutoModelForImageTextToText.register(MiphaConfig, MiphaForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
-# Image-LLMs that Transformers lacks.
-AutoConfig.register(MolmoConfig.model_type, MolmoConfig)
-AutoConfig.register(QwenVLConfig.model_type, QwenVLConfig)
-AutoModelForImageTextToText.register(MolmoConfig, MolmoForConditionalGeneration)
-AutoModelForImageTextToText.register(QwenVLConfig, QwenVLForConditionalGeneration)
-AutoModelForMultimodalLM.register(MolmoConfig, MolmoForConditionalGeneration)
-AutoModelForMultimodalLM.register(QwenVLConfig, QwenVLForConditionalGeneration)
-AutoImageProcessor.register(MolmoConfig, image_processor_classes={"torchvision": MolmoImageProcessor})
-AutoProcessor.register(MolmoConfig, MolmoProcessor)
-AutoProcessor.register(QwenVLConfig, QwenVLProcessor)
-FAMILIES[MolmoConfig.model_type] = MolmoFamily
-AutoConfig.register(XGenMMConfig.model_type, XGenMMConfig)
-AutoModel.register(XGenMMConfig, XGenMMForConditionalGeneration)
-AutoModelForImageTextToText.register(XGenMMConfig, XGenMMForConditionalGeneration)
-AutoModelForMultimodalLM.register(XGenMMConfig, XGenMMForConditionalGeneration)
-# Under both names, since Transformers asks for torchvision and warns where there is only Pillow.
-AutoImageProcessor.register(
-    XGenMMConfig, image_processor_classes={"pil": XGenMMImageProcessor, "torchvision": XGenMMImageProcessor}
-)
-AutoProcessor.register(XGenMMConfig, XGenMMProcessor)
-FAMILIES[XGenMMConfig.model_type] = XGenMMFamily
+register_ports()
 PIPELINE_REGISTRY.register_pipeline(
     "video-text-to-text",
     pipeline_class=VideoTextToTextPipeline,

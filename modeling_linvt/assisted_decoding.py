@@ -1,7 +1,8 @@
-"""Assisted decoding and prompt lookup for a prompt that is given as embeddings.
+"""A prompt that is given by its ids and embedded otherwise: the embedding layer gives its embeddings meanwhile.
 
-They check their first candidates together with the prompt, by their ids, and pass over `inputs_embeds` without a word
-(Transformers 5.17 to 5.23). So the ids stay, and the embedding layer gives the prompt's embeddings meanwhile.
+Assisted decoding and prompt lookup need it: they check their first candidates together with the prompt, by their ids,
+and pass over `inputs_embeds` without a word (Transformers 5.17 to 5.23). So do image-LLMs whose `generate` takes no
+embeddings, or whose layers look words up by their ids once more.
 """
 
 import copy
@@ -21,17 +22,26 @@ def is_assisted(generation_config: GenerationConfig, kwargs: dict) -> bool:
 
 
 @contextmanager
-def embedded_as(embedding: torch.nn.Module, input_ids: torch.Tensor, embeds: torch.Tensor) -> Iterator[None]:
+def embedded_as(
+    embedding: torch.nn.Module, input_ids: torch.Tensor, embeds: torch.Tensor, is_word: torch.Tensor
+) -> Iterator[None]:
     """
     Meanwhile, `embedding` gives `embeds` of shape `(batch, length, channels)` for the prompt `input_ids` of shape
-    `(batch, length)`, wherever a sequence starts with it.
+    `(batch, length)`, wherever a sequence starts with it; several sequences may go on from one prompt. What is no word
+    (`is_word`, of the shape of `input_ids`) is a placeholder, which an image-LLM may have put another id for.
     """
-    length = input_ids.shape[1]
+    batch, length = input_ids.shape
+    words = input_ids.masked_fill(~is_word, -1)
 
     def replace(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-        if args[0].shape[1] < length or not torch.equal(args[0][:, :length], input_ids):
+        ids = args[0]
+        if ids.shape[1] < length or ids.shape[0] % batch:
             return output
-        return torch.cat([embeds.to(output), output[:, length:]], dim=1)
+        copies = ids.shape[0] // batch
+        is_same = ids[:, :length] == words.repeat_interleave(copies, 0).to(ids.device)
+        if not (is_same | ~is_word.repeat_interleave(copies, 0).to(ids.device)).all():
+            return output
+        return torch.cat([embeds.repeat_interleave(copies, 0).to(output), output[:, length:]], dim=1)
 
     handle = embedding.register_forward_hook(replace)
     try:

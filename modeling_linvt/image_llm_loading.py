@@ -21,11 +21,34 @@ HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "re
 """Arguments of `from_pretrained` that say where a file comes from, not what is made of it."""
 
 _CROSS_ATTENTION = "its language model reads images through cross-attention, so there is no place for video tokens"
-_REFUSED = {
+_ENCODER_DECODER = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
+_NEEDS_A_PICTURE = "its forward and generate cannot run without pixel_values, so no prompt can hold a video alone"
+_BESIDE_THE_PROMPT = (
+    "its language model takes images beside the prompt, with a mask of their places (image_embeds_position_mask), and "
+    "has no placeholder id for them"
+)
+REFUSED = {
+    "blip": _CROSS_ATTENTION,
+    "blip-2": _NEEDS_A_PICTURE,
+    "deepseek_vl_hybrid": "each picture goes in at two sizes, normalised in two ways, and a video frame has one",
+    "diffusion_gemma": "it writes a block of words at once by diffusion, not one after the other",
+    "evolla": "it reads proteins and has no vision encoder",
+    "git": "its image tokens stand before the text, outside of the prompt, and have no placeholder in it",
+    "granite4_vision": (
+        "an image enters at several layers of its language model and not at the embeddings, so there are no visual "
+        "tokens in the space of the embeddings that could be averaged"
+    ),
     "idefics": _CROSS_ATTENTION,
-    "mllama": _CROSS_ATTENTION,
+    "instructblip": _NEEDS_A_PICTURE,
+    "instructblipvideo": _NEEDS_A_PICTURE,
+    "kosmos-2": _BESIDE_THE_PROMPT,
+    "kosmos-2.5": _BESIDE_THE_PROMPT,
     "linvt": "it is a LinVT model already; load it with LinVTForConditionalGeneration.from_pretrained",
+    "mistral4": "it is a language model without vision encoder, which Transformers lists among the image-LLMs",
+    "mllama": _CROSS_ATTENTION,
+    "pi0": "it gives the actions of a robot, no text",
 }
+"""Model types that LinVT cannot wrap, each with the reason; encoder-decoders are recognised by their configuration."""
 
 
 def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
@@ -49,11 +72,14 @@ def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel
 
 def check_image_llm_config(config: PreTrainedConfig) -> None:
     """Raises a `ValueError` with the reason if an image-LLM of this configuration can never work with LinVT."""
-    reason = _REFUSED.get(config.model_type)
-    if reason is None and config.is_encoder_decoder:
-        reason = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
+    reason = refusal_reason(config)
     if reason is not None:
         raise _refusal(config.model_type, reason)
+
+
+def refusal_reason(config: PreTrainedConfig) -> str | None:
+    """Why an image-LLM of this configuration can never work with LinVT, as far as the configuration tells."""
+    return REFUSED.get(config.model_type, _ENCODER_DECODER if config.is_encoder_decoder else None)
 
 
 def check_image_llm(image_llm: PreTrainedModel) -> None:
@@ -63,7 +89,8 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
     """
     model_type, class_name = image_llm.config.model_type, type(image_llm).__name__
     check_image_llm_config(image_llm.config)
-    if not callable(getattr(image_llm, "get_image_features", None)):
+    owners = (image_llm, image_llm.base_model)  # some have it on the model without a head
+    if not any(callable(getattr(owner, "get_image_features", None)) for owner in owners):
         raise _refusal(model_type, f"{class_name} has no get_image_features")
     if not image_llm.can_generate():
         raise _refusal(model_type, f"{class_name} cannot generate text")
@@ -71,19 +98,19 @@ def check_image_llm(image_llm: PreTrainedModel) -> None:
         raise _refusal(model_type, "its configuration names no image_token_id, the placeholder of an image's tokens")
     if model_type in FAMILIES:
         return
+    family = image_llm_family(image_llm)
+    arguments = inspect.signature(family.encoder_owner().get_image_features).parameters
     needed = [
         name
-        for name, parameter in inspect.signature(image_llm.get_image_features).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        for name, argument in arguments.items()
+        if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
     ]
-    if needed != ["pixel_values"] or "image_grid_thw" in inspect.signature(image_llm.get_image_features).parameters:
+    if needed != ["pixel_values"] or "image_grid_thw" in arguments:
         raise _refusal(model_type, f"its get_image_features needs more than pixel_values ({', '.join(needed)})")
-    if any(callable(getattr(module, "get_rope_index", None)) for module in (image_llm, *image_llm.children())):
+    if family.rope_owner() is not None:
         raise _refusal(model_type, "its positions have several axes, and it has no family that knows them")
     if "token_type_ids" in inspect.signature(image_llm.forward).parameters:
         raise _refusal(model_type, "its attention mask depends on token types, and it has no family that knows them")
-    if "inputs_embeds" not in inspect.signature(image_llm.prepare_inputs_for_generation).parameters:
-        raise _refusal(model_type, "its generate does not take inputs_embeds")
     if image_llm.device.type != "meta":
         _try_a_blank_frame(image_llm)
 
@@ -130,8 +157,10 @@ def _refusal(model_type: str, reason: str) -> ValueError:
 
 __all__ = [
     "HUB_ARGUMENTS",
+    "REFUSED",
     "check_image_llm",
     "check_image_llm_config",
     "load_image_llm",
+    "refusal_reason",
     "spare_video_tokenizer",
 ]

@@ -6,8 +6,9 @@ their tokens into a few video tokens, and the image-LLM reads those as `inputs_e
 
 import copy
 import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from transformers import (
@@ -26,7 +27,7 @@ from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llm_families import ImageLLMFamily, image_llm_family
 from linvt.image_llm_loading import (
     HUB_ARGUMENTS,
     check_image_llm,
@@ -249,10 +250,17 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         if features is None and not ranks.zero.requires_grad and not return_contrastive_loss:
             return self.image_llm(labels=labels, **inputs)
         return_dict = inputs.pop("return_dict", None)
-        outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
+        embeds, family = inputs["inputs_embeds"], image_llm_family(self.image_llm)
+        if labels is not None:
+            inputs |= family.answer_inputs(labels)
+        by_ids = family.looks_up_ids
+        with self._embedded(input_ids, inputs, by_ids):
+            if by_ids:
+                inputs["input_ids"] = input_ids
+            outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
         contrastive_loss = None
         if return_contrastive_loss:
-            pair = (None, None) if features is None else (inputs["inputs_embeds"], mm_token_type_ids == VIDEO)
+            pair = (None, None) if features is None else (embeds, mm_token_type_ids == VIDEO)
             contrastive_loss = self.contrast(*pair, labels)
         outputs = LinVTCausalLMOutputWithPast(
             loss=None if outputs.loss is None else outputs.loss + ranks.zero.to(outputs.loss.device),
@@ -281,19 +289,24 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         prompt = input_ids if inputs is None else inputs
         llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
         llm_inputs.pop("input_ids", None)
-        embeds = llm_inputs.get("inputs_embeds")
-        embedding = nullcontext()
-        if embeds is not None and is_assisted(generation_config or self.generation_config, kwargs):
-            del llm_inputs["inputs_embeds"]
-            embedding = embedded_as(self.get_input_embeddings(), prompt, embeds)
+        assisted = is_assisted(generation_config or self.generation_config, kwargs)
+        by_ids = assisted or "inputs_embeds" not in signature(self.image_llm.prepare_inputs_for_generation).parameters
         own_config = self.image_llm.generation_config
         self.image_llm.generation_config = self.generation_config  # the defaults are this model's
         try:
-            with embedding:
+            with self._embedded(prompt, llm_inputs, by_ids):
                 # `input_ids` stay beside `inputs_embeds`: the output starts with the prompt, and penalties see it.
                 return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
         finally:
             self.image_llm.generation_config = own_config
+
+    def _embedded(self, prompt: torch.Tensor, llm_inputs: dict, by_ids: bool) -> AbstractContextManager:
+        """Takes `inputs_embeds` out of the inputs where the LLM shall be given ids, which it then embeds as these."""
+        by_ids = by_ids or image_llm_family(self.image_llm).looks_up_ids
+        if not by_ids or "inputs_embeds" not in llm_inputs:
+            return nullcontext()
+        is_word = prompt != image_llm_family(self.image_llm).image_token_id()
+        return embedded_as(self.get_input_embeddings(), prompt, llm_inputs.pop("inputs_embeds"), is_word)
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
         """The image-LLM's own; `generate` is delegated to it."""
@@ -331,7 +344,8 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
         # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_image | is_video, 0))
+        replaced = is_video if family.fills_images else is_image | is_video
+        embeds = family.embed_words(input_ids.masked_fill(replaced, 0))
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = None
         if videos is not None:
@@ -351,24 +365,30 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
             self._pass_blanks(ranks)
             # With a video the gradient passes all layers of the LLM, so it must without one.
             embeds = embeds + ranks.zero.to(embeds.device, embeds.dtype)
+        image_inputs = set()
         if num_image_tokens > 0:
             ranks.announce()
-            with self._encoder_grad():
-                images = family.image_features(kwargs).to(embeds.device, embeds.dtype)
-            if len(images) != num_image_tokens:
-                raise ValueError(
-                    f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
-                    "inputs with LinVTProcessor."
-                )
-            embeds = embeds.masked_scatter(is_image[..., None], images)
+            if not family.fills_images:
+                embeds = self._put_images(embeds, is_image, num_image_tokens, family, kwargs)
+                # The images are in the embeddings now; the image-LLM shall not look for them again.
+                image_inputs = family.image_input_names(kwargs)
         ranks.finish(self._blank_image_tokens)
-        # The images are in the embeddings now; the image-LLM shall not look for them again.
-        inputs = {name: value for name, value in kwargs.items() if name not in family.image_input_names(kwargs)}
+        inputs = {name: value for name, value in kwargs.items() if name not in image_inputs}
         inputs |= {"inputs_embeds": embeds, "attention_mask": attention_mask}
-        position_ids = family.position_ids(input_ids, attention_mask, is_image, kwargs)
-        if position_ids is not None:
-            inputs["position_ids"] = position_ids
+        inputs |= family.llm_inputs(input_ids, attention_mask, is_image, is_video, kwargs)
         return inputs, features
+
+    def _put_images(
+        self, embeds: torch.Tensor, is_image: torch.Tensor, num_image_tokens: int, family: ImageLLMFamily, inputs: dict
+    ) -> torch.Tensor:
+        with self._encoder_grad():
+            images = family.image_features(inputs).to(embeds.device, embeds.dtype)
+        if len(images) != num_image_tokens:
+            raise ValueError(
+                f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
+                "inputs with LinVTProcessor."
+            )
+        return embeds.masked_scatter(is_image[..., None], images)
 
     def _instruction_embeds(
         self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor

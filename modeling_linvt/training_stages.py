@@ -9,6 +9,7 @@ import re
 from peft import LoraConfig, PeftModel
 from torch import nn
 
+from linvt.image_llm_families import image_llm_family
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 
 
@@ -38,7 +39,7 @@ def lora_for_instruction(
         `ValueError`: If the image-LLM does not tell its language model from the rest of it, so that LoRA would reach
             the vision encoder.
     """
-    decoder = model.get_decoder()
+    decoder = image_llm_family(model.image_llm).decoder()
     name = next((name for name, module in model.named_modules() if module is decoder), None)
     if name is None or decoder in (model, model.image_llm, model.image_llm.base_model):
         raise ValueError(

@@ -1,8 +1,20 @@
-"""What LinVT has to know of xGen-MM that the default family does not."""
+"""The families of the image-LLMs in `ports/` that the default does not fit."""
 
 import torch
 
-from linvt.image_llm_families import ImageLLMFamily
+from linvt.families.image_llm_family import ImageLLMFamily
+
+
+class MolmoFamily(ImageLLMFamily):
+    """
+    Molmo adds visual tokens to the embedding of their placeholder, and its `get_image_features` returns the sum, which
+    LinVT can put into the prompt. Video tokens are averages of such sums, so they hold the embedding once, like the
+    tokens of an image. A frame is the view of a whole image: no crops, and nothing in it counts as padding.
+    """
+
+    def encoder_tensors(self) -> dict[str, torch.Tensor]:
+        embedding = self.image_llm.get_input_embeddings().weight
+        return super().encoder_tensors() | {"placeholder_embedding": embedding[self.image_llm.config.image_token_id]}
 
 
 class XGenMMFamily(ImageLLMFamily):
@@ -23,6 +35,3 @@ class XGenMMFamily(ImageLLMFamily):
             rows = self.image_llm.get_input_embeddings().weight[config.default_prompt_ids]
             tensors["default_prompt_embeds"] = rows  # part of what V depends on, though the LLM's
         return tensors
-
-
-__all__ = ["XGenMMFamily"]

@@ -1,0 +1,215 @@
+"""The contracts of the design on one tiny image-LLM, and what the table of `docs/image_llms.md` says of it."""
+
+import inspect
+
+import torch
+from peft import get_peft_model
+from tiny_families import SMALL
+from tiny_image_llms import (
+    FRAME_SIZES,
+    IMAGE_TOKEN,
+    KEPT,
+    build,
+    picture_inputs,
+)
+from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from linvt import LinVTForConditionalGeneration
+from linvt.image_llm_families import image_llm_family
+from linvt.image_llm_loading import refusal_reason
+from linvt.training_stages import freeze_for_alignment, lora_for_instruction
+
+
+MODEL_TYPES = sorted({config.model_type for config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.keys()} - {"linvt"})
+"""Every model type that the installed Transformers maps to an image-text-to-text class."""
+
+WORDS, FRAMES, VIDEO_TOKENS = 2, 5, 12
+
+
+def reason_of_refusal(model_type: str) -> str | None:
+    return refusal_reason(CONFIG_MAPPING[model_type]())
+
+
+class Conformance:
+    """A tiny image-LLM, the same wrapped, and prompts of words, a picture and a video."""
+
+    def __init__(self, model_type: str):
+        self.model_type = model_type
+        self.first_word = 240 if model_type == "ovis2" else 5  # a word that marks images, and another
+        self.image_llm = build(model_type)
+        side = FRAME_SIZES.get(model_type, 56)
+        self.frames = torch.randn(FRAMES, 3, side, side, generator=torch.Generator().manual_seed(0))
+        self.picture = picture_inputs(self.image_llm, self.frames[0])
+        self.picture_tokens = self._own_tokens()
+        self.model = LinVTForConditionalGeneration.from_image_llm(self.image_llm, SMALL)
+
+    def _own_tokens(self) -> torch.Tensor:
+        """Visual tokens that the image-LLM makes of the picture, `(tokens, channels)`, without a line of linvt."""
+        owners = (self.image_llm, self.image_llm.base_model)
+        inputs = {name.replace("pixel_values_images", "pixel_values"): value for name, value in self.picture.items()}
+        owner = next(owner for owner in owners if hasattr(type(owner), "get_image_features"))
+        output = owner.get_image_features(**inputs, return_dict=True)
+        if self.model_type == "llama4":
+            return self.image_llm.multi_modal_projector(output.last_hidden_state.flatten(0, -2))
+        if self.model_type == "fuyu":
+            return output.last_hidden_state.flatten(0, -2)
+        tokens = output.pooler_output
+        return (tokens if isinstance(tokens, torch.Tensor) else torch.cat([*tokens])).flatten(0, -2)
+
+    def prompt(self, *parts: str) -> dict:
+        """Inputs of a prompt of `words`, `image` and `video`; the words behind a video are its instruction."""
+        ids, types = [], []
+        for place, part in enumerate(parts):
+            length = {"words": WORDS, "image": len(self.picture_tokens), "video": VIDEO_TOKENS}[part]
+            ids += (
+                [self.first_word, *range(6 + place, 5 + place + length)] if part == "words" else [IMAGE_TOKEN] * length
+            )
+            types += [("words", "image", "video").index(part)] * length
+        types = torch.tensor([types])
+        inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones_like(types)}
+        if "image" in parts:
+            inputs |= self.picture
+        if "video" in parts:
+            turns = (types == 2).long()
+            turns[:, -WORDS:] = 1
+            return inputs | {
+                "mm_token_type_ids": types,
+                "instruction_turns": turns,
+                "pixel_values_videos": self.frames[None],
+                "video_milliseconds": torch.arange(FRAMES)[None] * 500,
+                "video_shot_ids": torch.zeros(1, FRAMES, dtype=torch.long),
+            }
+        takes = inspect.signature(self.image_llm.forward).parameters
+        names = {"token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids"} & set(takes)
+        # PaliGemma's token types tell the prompt from the answer.
+        types = torch.zeros_like(types) if self.model_type == "paligemma" else types
+        return inputs | dict.fromkeys(names, types)
+
+    @torch.no_grad()
+    def check_frame_tokens(self) -> None:
+        """V of a frame is what the image-LLM makes of it as a picture, whatever frames are beside it."""
+        frame_tokens = self.model.get_frame_tokens(self.frames)
+        expected = KEPT.get(self.model_type, lambda tokens: tokens)(self.picture_tokens)
+        if self.model_type == "molmo2":  # adds visual tokens to the embedding of their placeholder
+            expected = expected + self.image_llm.get_input_embeddings()(torch.tensor(IMAGE_TOKEN))
+        torch.testing.assert_close(frame_tokens[0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            self.model.get_frame_tokens(self.frames[2:]), frame_tokens[2:], rtol=1e-4, atol=1e-4
+        )
+        assert not torch.allclose(frame_tokens[1], frame_tokens[0], atol=1e-3)
+
+    @torch.no_grad()
+    def check_images_and_text(self) -> None:
+        """Bit for bit what the image-LLM gives, and the picture is seen."""
+        for parts in (("words", "words"), ("words", "image", "words")):
+            inputs = self.prompt(*parts)
+            expected = self.image_llm(**inputs).logits
+            assert expected.isfinite().all() and torch.equal(self.model(**inputs).logits, expected)
+            greedy = {"max_new_tokens": 3, "do_sample": False}
+            assert torch.equal(self.model.generate(**inputs, **greedy), self.image_llm.generate(**inputs, **greedy))
+        pixels = next(name for name in inputs if name.startswith("pixel_values"))
+        other = self.image_llm(**inputs | {pixels: inputs[pixels].flip(-1)}).logits
+        assert not torch.allclose(other[:, -1], expected[:, -1], atol=1e-5)
+
+    @torch.no_grad()
+    def check_video(self) -> torch.Tensor:
+        """Video tokens are averages of V, and the answer depends on the video. Returns the logits."""
+        inputs = self.prompt("words", "video", "words")
+        output = self.model(**inputs, output_token_weights=True)
+        weights, frame_tokens = output.video_token_weights[0], self.model.get_frame_tokens(self.frames)
+        assert weights.min() >= 0
+        torch.testing.assert_close(weights.sum(-1), torch.ones(VIDEO_TOKENS), rtol=0, atol=1e-5)
+        torch.testing.assert_close(output.video_tokens[0], weights @ frame_tokens.flatten(0, 1), rtol=1e-4, atol=1e-4)
+        other = self.model(**inputs | {"pixel_values_videos": -inputs["pixel_values_videos"].flip(-1)}).logits
+        assert output.logits.isfinite().all() and not torch.allclose(other[:, -1], output.logits[:, -1], atol=1e-5)
+        return output.logits
+
+    @torch.no_grad()
+    def check_a_picture_beside_a_video(self) -> None:
+        """What stands before the video is read as without it: features, places and attention of the picture."""
+        inputs = self.prompt("words", "image", "words", "video", "words")
+        alone = self.prompt("words", "image", "words")
+        length = alone["input_ids"].shape[1]
+        if self.model_type == "paligemma":  # what follows must be marked as answer, or it is seen
+            inputs["token_type_ids"] = (torch.arange(inputs["input_ids"].shape[1]) >= length).long()[None]
+        torch.testing.assert_close(
+            self.model(**inputs).logits[:, :length], self.image_llm(**alone).logits, rtol=1e-3, atol=1e-3
+        )
+
+    @torch.no_grad()
+    def check_generation(self, *parts: str) -> None:
+        """Each word that is generated with the cache is the best one of a forward pass without it."""
+        inputs = self.prompt(*parts)
+        output = self.model.generate(**inputs, max_new_tokens=3, do_sample=False)
+        length = inputs["input_ids"].shape[1]
+        assert output.shape[1] == length + 3 and torch.equal(output[:, :length], inputs["input_ids"])
+        whole = inputs | {"input_ids": output}
+        for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("instruction_turns", 0)):
+            whole[name] = torch.nn.functional.pad(inputs[name], (0, 3), value=value)
+        if self.model_type == "paligemma":
+            whole["token_type_ids"] = (torch.arange(length + 3) >= length).long()[None]
+        logits = self.model(**whole).logits[:, length - 1 : -1]
+        chosen = logits.gather(-1, output[:, length:, None])[..., 0]
+        torch.testing.assert_close(chosen, logits.amax(-1), rtol=0, atol=1e-3)
+
+    @torch.no_grad()
+    def check_saving(self, folder, logits: torch.Tensor) -> None:
+        self.model.save_pretrained(folder)
+        loaded = LinVTForConditionalGeneration.from_pretrained(folder).eval()
+        assert loaded.state_dict().keys() == self.model.state_dict().keys()
+        assert torch.equal(loaded(**self.prompt("words", "video", "words")).logits, logits)
+
+    def _loss(self, model) -> torch.Tensor:
+        inputs = self.prompt("words", "video", "words")
+        labels = inputs["input_ids"].clone()
+        labels[:, :-WORDS] = -100
+        return model(**inputs, labels=labels).loss
+
+    def check_alignment(self) -> None:
+        """A step of stage 1 reaches every parameter of the video tokenizer, and none of the image-LLM."""
+        freeze_for_alignment(self.model).train()
+        self._loss(self.model).backward()
+        dead = [
+            name
+            for name, parameter in self.model.video_tokenizer.named_parameters()
+            if parameter.grad is None or not parameter.grad.isfinite().all() or not parameter.grad.any()
+        ]
+        assert dead == [] and all(parameter.grad is None for parameter in self.image_llm.parameters())
+
+    def check_lora(self) -> list[str]:
+        """LoRA learns in the language model and nowhere else. Returns the names of its linear layers."""
+        decoder = {id(module) for module in image_llm_family(self.image_llm).decoder().modules()}
+        before = {name: id(module) for name, module in self.model.named_modules()}
+        lora = get_peft_model(self.model, lora_for_instruction(self.model, r=2)).train()
+        self._loss(lora).backward()
+        places = {name.partition(".lora_B")[0] for name, _ in lora.named_parameters() if ".lora_B" in name}
+        places = {place.removeprefix("base_model.model.") for place in places}
+        assert places and all(before[place] in decoder for place in places)
+        gradients = [parameter.grad for name, parameter in lora.named_parameters() if ".lora_B" in name]
+        # A mixture of experts does not ask all of them.
+        learning = [gradient for gradient in gradients if gradient is not None and gradient.any()]
+        assert learning and all(gradient.isfinite().all() for gradient in learning)
+        return sorted({place.rpartition(".")[2] for place in places})
+
+
+def conform(model_type: str, folder) -> str:
+    """Walks through all contracts; the row of the table, or an error where a contract is broken."""
+    case = Conformance(model_type)
+    case.check_frame_tokens()
+    case.check_images_and_text()
+    logits = case.check_video()
+    case.check_a_picture_beside_a_video()
+    case.check_generation("words", "video", "words")
+    case.check_generation("words", "image", "words", "video", "words")
+    case.check_saving(folder, logits)
+    case.check_alignment()
+    return row(model_type, "yes", f"LoRA: {', '.join(f'`{name}`' for name in case.check_lora())}")
+
+
+def row(model_type: str, supported: str, notes: str) -> str:
+    name = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[CONFIG_MAPPING[model_type]].__name__
+    return f"| `{model_type}` | `{name}` | {supported} | {notes} |"
+
+
+def refusal_row(model_type: str) -> str:
+    return row(model_type, "no", f"{reason_of_refusal(model_type)}")

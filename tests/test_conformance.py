@@ -1,0 +1,84 @@
+"""Every image-LLM of Transformers keeps the contracts of the design, or is refused with a reason; none is unknown.
+
+The table of `docs/image_llms.md` is what this run gives; `python docs/image_llm_table.py` writes it.
+"""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import transformers
+from conformance import MODEL_TYPES, conform, reason_of_refusal, refusal_row
+from tiny_image_llms import NEEDED_PACKAGES
+from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from linvt import LinVTForConditionalGeneration
+from linvt.image_llm_families import FAMILIES
+from linvt.image_llm_loading import REFUSED
+
+
+TABLE = Path(__file__).parents[1] / "docs" / "image_llms.md"
+REFUSALS = {model_type: reason for model_type in MODEL_TYPES if (reason := reason_of_refusal(model_type))}
+SUPPORTED = [model_type for model_type in MODEL_TYPES if model_type not in REFUSALS]
+
+# Where classes or fields have other names in older versions, the table speaks of the version that it names.
+table_of_this_version = f"Transformers {transformers.__version__}" in TABLE.read_text()
+
+
+def in_table(line: str) -> bool:
+    return not table_of_this_version or line in TABLE.read_text().splitlines()
+
+
+@pytest.mark.parametrize("model_type", SUPPORTED)
+def test_supported(model_type, tmp_path):
+    for package in NEEDED_PACKAGES.get(model_type, ()):
+        pytest.importorskip(package)
+    assert in_table(conform(model_type, tmp_path))
+
+
+@pytest.mark.parametrize("model_type", REFUSALS)
+def test_refused(model_type, tmp_path):
+    """From the configuration alone, before weights are loaded, with the reason and the way out."""
+    CONFIG_MAPPING[model_type]().save_pretrained(tmp_path)
+    with pytest.raises(ValueError) as error:
+        LinVTForConditionalGeneration.from_image_llm(tmp_path)
+    message = str(error.value)
+    assert REFUSALS[model_type] in message and repr(model_type) in message
+    assert all(name in message for name in FAMILIES)
+    assert in_table(refusal_row(model_type))
+
+
+def test_none_is_unknown():
+    """What is not refused has a family that somebody chose, and nobody is both."""
+    assert set(SUPPORTED) <= set(FAMILIES) and not set(FAMILIES) & set(REFUSED)
+    if table_of_this_version:
+        lines = [line for line in TABLE.read_text().splitlines() if line.startswith("| `")]
+        assert [line.split("`")[1] for line in lines] == MODEL_TYPES
+        counts = f"{len(SUPPORTED)} of {len(MODEL_TYPES)} are supported"
+        assert counts in TABLE.read_text() and len(SUPPORTED) >= 60
+
+
+def _forward_arguments(model_type):
+    return inspect.signature(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[CONFIG_MAPPING[model_type]].forward).parameters
+
+
+@pytest.mark.parametrize(
+    ("model_type", "is_true"),
+    [
+        ("blip-2", lambda arguments: arguments["pixel_values"].default is inspect.Parameter.empty),
+        ("deepseek_vl_hybrid", lambda arguments: "high_res_pixel_values" in arguments),
+        ("evolla", lambda arguments: "protein_input_ids" in arguments and "pixel_values" not in arguments),
+        ("instructblip", lambda arguments: arguments["pixel_values"].default is inspect.Parameter.empty),
+        ("instructblipvideo", lambda arguments: arguments["pixel_values"].default is inspect.Parameter.empty),
+        ("kosmos-2", lambda arguments: "image_embeds_position_mask" in arguments),
+        ("kosmos-2.5", lambda arguments: "image_embeds_position_mask" in arguments),
+        ("mistral4", lambda arguments: "pixel_values" not in arguments),
+        ("mllama", lambda arguments: "cross_attention_mask" in arguments),
+        ("pi0", lambda arguments: "actions" in arguments),
+    ],
+)
+def test_reasons_are_true(model_type, is_true):
+    """As far as the arguments of `forward` tell; a model that changes may become one that can be supported."""
+    if model_type not in MODEL_TYPES:
+        pytest.skip("this Transformers does not have it")
+    assert is_true(_forward_arguments(model_type))
