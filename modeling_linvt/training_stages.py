@@ -46,15 +46,25 @@ def lora_for_instruction(
             f"get_decoder() of {type(model.image_llm).__name__} gives {type(decoder).__name__}, which is no language "
             "model alone; give peft.LoraConfig the names of its linear layers yourself."
         )
-    layers = {place.rpartition(".")[2] for place, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    # Whole names, with any number for a layer's: a last name alone, such as that of a list's first, may be another's.
+    places = {
+        re.sub(r"\d+", r"\\d+", re.escape(place))
+        for place, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and not _is_router(module)
+    }
     model.video_tokenizer.float()
     return LoraConfig(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
-        target_modules=rf"{re.escape(name)}\.(.*\.)?({'|'.join(map(re.escape, sorted(layers)))})",
+        target_modules=rf"{re.escape(name)}\.({'|'.join(sorted(places))})",
         modules_to_save=["video_tokenizer"],
     )
+
+
+def _is_router(module: nn.Linear) -> bool:
+    """A linear layer that Transformers derives for a model, such as Llama 4's router, gives more than a product."""
+    return type(module).__module__.startswith("transformers.models")
 
 
 def merge_adapter(model: str | os.PathLike, adapter: str | os.PathLike, **kwargs) -> LinVTForConditionalGeneration:

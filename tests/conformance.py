@@ -1,6 +1,7 @@
 """The contracts of the design on one tiny image-LLM, and what the table of `docs/image_llms.md` says of it."""
 
 import inspect
+import re
 
 import torch
 from peft import get_peft_model
@@ -156,8 +157,12 @@ class Conformance:
     def check_saving(self, folder, logits: torch.Tensor) -> None:
         self.model.save_pretrained(folder)
         loaded = LinVTForConditionalGeneration.from_pretrained(folder).eval()
-        assert loaded.state_dict().keys() == self.model.state_dict().keys()
-        assert torch.equal(loaded(**self.prompt("words", "video", "words")).logits, logits)
+        tensors, expected = loaded.state_dict(), self.model.state_dict()
+        assert tensors.keys() == expected.keys() and all(
+            torch.equal(tensors[name], expected[name]) for name in expected
+        )
+        # Where tensors lie in memory changes the last digit of a sum.
+        torch.testing.assert_close(loaded(**self.prompt("words", "video", "words")).logits, logits, rtol=0, atol=1e-5)
 
     def _loss(self, model) -> torch.Tensor:
         inputs = self.prompt("words", "video", "words")
@@ -189,7 +194,7 @@ class Conformance:
         # A mixture of experts does not ask all of them.
         learning = [gradient for gradient in gradients if gradient is not None and gradient.any()]
         assert learning and all(gradient.isfinite().all() for gradient in learning)
-        return sorted({place.rpartition(".")[2] for place in places})
+        return sorted({re.sub(r"(\.\d+)+$", "", place).rpartition(".")[2] for place in places})
 
 
 def conform(model_type: str, folder) -> str:

@@ -288,7 +288,7 @@ PROCESSORS: dict[str, dict] = {
     "gemma4": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
     "gemma4_unified": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
     "inkling2": {"size": {"height": 28, "width": 28}},
-    "inkling_mm_model": {"size": {"height": 14, "width": 14}, "rescale_image_frac": None},
+    "inkling_mm_model": {"size": {"height": 14, "width": 14}, "rescale_image_frac": 1.0},
     "kimi_k25": {**_PATCH_14, "size": {"max_height": 56, "max_width": 56}},
     "lfm2_vl": {
         "encoder_patch_size": 14,
