@@ -261,7 +261,7 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return super().generate(prompt, generation_config=generation_config, **kwargs)
         embeds = self.embed_prompt(prompt, kwargs.get("attention_mask"), pixel_values, image_sizes, crop_grids)
         if is_assisted(generation_config or self.generation_config, kwargs):
-            with embedded_as(self.get_input_embeddings(), prompt, embeds):
+            with embedded_as(self.get_input_embeddings(), prompt, embeds, prompt != self.config.image_token_id):
                 return super().generate(prompt, generation_config=generation_config, **kwargs)
         return super().generate(prompt, generation_config=generation_config, inputs_embeds=embeds, **kwargs)
 
