@@ -115,7 +115,7 @@ def published_answer(design: str, state: dict, processor, prompt: str, pictures:
 
 
 @each_design
-@pytest.mark.parametrize("sizes", [[WIDE], [TALL], [(60, 60)], [(44, 300)], [WIDE, TALL], []])
+@pytest.mark.parametrize("sizes", [[WIDE], [TALL], [(60, 60)], [(200, 13)], [(44, 300)], [WIDE, TALL], []])
 def test_visual_tokens_and_logits_are_the_published_ones(load, design, sizes):
     """r-v1's published code would put only the first of several pictures in its place; here each is in its own."""
     state, model, processor = load(design)
