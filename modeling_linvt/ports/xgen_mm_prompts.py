@@ -24,7 +24,7 @@ def image_prompts(
     prompts = []
     for row, ids in enumerate(input_ids):
         if attention_mask is not None:
-            ids = ids[attention_mask[row].bool()]
+            ids = ids[attention_mask[row, -len(ids) :].bool()]  # with a cache the mask also covers what it holds
         keep = ids != image_token_id
         places = (~keep).nonzero()[:, 0].tolist()
         num_seen, num_images = 0, 0
