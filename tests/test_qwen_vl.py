@@ -227,6 +227,16 @@ def test_generation(loaded):
     assert torch.equal(answers, with_cache.expand(3, -1))
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_of_every_layer_is_the_one_that_was_asked_for(converted, implementation):
+    model = AutoModelForImageTextToText.from_pretrained(converted, attn_implementation=implementation)
+    layers = {type(module).__name__: module.config for module in model.modules() if hasattr(module, "is_causal")}
+    assert layers.keys() == {"CLIPAttention", "Qwen2Attention"}
+    assert {config._attn_implementation for config in layers.values()} == {implementation}
+    fresh = QwenVLForConditionalGeneration(type(model.config).from_pretrained(converted))
+    assert fresh.vision_tower.config._attn_implementation == "sdpa"
+
+
 def test_saved_and_loaded(loaded, tmp_path):
     model, processor = loaded
     model.save_pretrained(tmp_path)

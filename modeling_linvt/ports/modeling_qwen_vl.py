@@ -7,7 +7,7 @@ positions are of the size of the image: the published code interpolates them at 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel
+from transformers import AutoModel, CLIPVisionConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.models.clip.modeling_clip import CLIPEncoder
@@ -20,16 +20,33 @@ from linvt.ports.ported_image_llm import PortedImageLLM
 logger = logging.get_logger(__name__)
 
 
-class QwenVLVisionTower(nn.Module):
+class QwenVLVisionTower(PreTrainedModel):
     """A vision transformer of CLIP's layers, without a class token and without a norm at its end."""
 
-    def __init__(self, config: QwenVLConfig):
-        super().__init__()
-        vision = config.vision_config
-        self.patch_embedding = nn.Conv2d(3, vision.hidden_size, vision.patch_size, vision.patch_size, bias=False)
-        self.position_embedding = nn.Parameter(torch.zeros(_num_patches(config), vision.hidden_size))
-        self.pre_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
-        self.encoder = CLIPEncoder(vision)
+    config_class = CLIPVisionConfig
+    config: CLIPVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["CLIPEncoderLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, config.patch_size, bias=False)
+        self.position_embedding = nn.Parameter(torch.zeros(_num_patches(config), config.hidden_size))
+        self.pre_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = CLIPEncoder(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            init.normal_(self.position_embedding, std=self.config.initializer_range)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pictures `(images, 3, height, width)` to `(images, patches, channels)`, row by row."""
@@ -47,7 +64,7 @@ class QwenVLResampler(nn.Module):
         self.num_heads = config.resampler_attention_heads
         self.query = nn.Parameter(torch.zeros(config.num_image_tokens, channels))
         self.query_position = nn.Parameter(torch.zeros(config.num_image_tokens, channels))
-        self.key_position = nn.Parameter(torch.zeros(_num_patches(config), channels))
+        self.key_position = nn.Parameter(torch.zeros(_num_patches(config.vision_config), channels))
         self.in_proj = nn.Linear(config.vision_config.hidden_size, channels, bias=False)
         self.query_norm = nn.LayerNorm(channels, eps=eps)
         self.patch_norm = nn.LayerNorm(channels, eps=eps)
@@ -93,7 +110,7 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
     def __init__(self, config: QwenVLConfig):
         super().__init__(config)
         text = config.text_config
-        self.vision_tower = QwenVLVisionTower(config)
+        self.vision_tower = QwenVLVisionTower(config.vision_config)
         self.resampler = QwenVLResampler(config)
         self.language_model = AutoModel.from_config(text)
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
@@ -102,12 +119,9 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        std = self.config.text_config.initializer_range
-        if isinstance(module, QwenVLVisionTower):
-            init.normal_(module.position_embedding, std=std)
-        elif isinstance(module, QwenVLResampler):
+        if isinstance(module, QwenVLResampler):
             for table in (module.query, module.query_position, module.key_position):
-                init.normal_(table, std=std)
+                init.normal_(table, std=self.config.text_config.initializer_range)
 
     @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
@@ -168,8 +182,8 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
             )
 
 
-def _num_patches(config: QwenVLConfig) -> int:
-    return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+def _num_patches(config: CLIPVisionConfig) -> int:
+    return (config.image_size // config.patch_size) ** 2
 
 
 __all__ = ["QwenVLForConditionalGeneration"]
