@@ -7,12 +7,12 @@ import pytest
 import torch
 from published_checkpoints import mipha, write_byte_tokenizer, write_checkpoint
 from tiny_families import write_video
+from tiny_models import tiny_llava
 from transformers import BertConfig, pipeline
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor
 from linvt.cli import SMALL_MODEL
 from linvt.processors.convert_autoshot import published_keys
-from linvt.tiny_models import tiny_llava
 
 
 def small_model():
@@ -151,7 +151,7 @@ def test_convert_an_image_llm_then_wrap_it(run, tmp_path):
     write_byte_tokenizer(source, "CodeGenTokenizer", [])
     code, output, _ = run("convert", source, tmp_path / "mipha", "--kind", "mipha", "--dtype", "bfloat16", "--json")
     result = json.loads(output)
-    assert code == 0 and result["has_processor"] and (result["kind"], result["model_type"]) == ("mipha", "mipha")
+    assert code == 0 and result["has_processor"] and (result["kind"], result["model_type"]) == ("mipha", "linvt_mipha")
     code, output, errors = run("wrap", tmp_path / "mipha", tmp_path / "linvt")
     assert code == 0 and errors == "" and f"{result['num_parameters'] / 1e6:.1f} M parameters, unchanged" in output
     model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "linvt")

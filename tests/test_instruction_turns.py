@@ -1,10 +1,10 @@
 """Finding the instruction in prompts of chat templates that write turns in very different ways."""
 
 import pytest
+from tiny_models import CHAT_TEMPLATE
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from linvt.processors.instruction_turns import TurnHeaders
-from linvt.tiny_models import CHAT_TEMPLATE
 
 
 # LLaVA 1.5: no special tokens, pictures first, spaces around the roles.

@@ -3,10 +3,10 @@ import pytest
 import torch
 from PIL import Image
 from tiny_families import FAMILIES, random_video, user_turn
+from tiny_models import tiny_llava
 from transformers.utils.logging import warning_once
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTProcessor, LinVTVideoProcessor, VideoReadError
-from linvt.tiny_models import tiny_llava
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)

@@ -44,7 +44,7 @@ def test_imports_go_one_way(folder, forbidden):
 
 
 def test_the_model_does_not_import_processors():
-    both = {"__init__.py", "cli.py", "cli_output.py", "cli_shots.py", "auto_classes.py", "tiny_models.py"}
+    both = {"__init__.py", "cli.py", "cli_output.py", "cli_shots.py", "auto_classes.py"}
     model = [path for path in (ROOT / "modeling_linvt").rglob("*.py") if path.parent.name != "conversion"]
     for path in model:
         assert path.name in both or "linvt.processors" not in path.read_text(), path.name

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_families import SMALL, random_video, user_turn
+from tiny_models import byte_tokenizer
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.image_utils import SizeDict
 
@@ -21,7 +22,6 @@ from linvt.conversion.key_plan import expected_shapes, plan_conversion
 from linvt.conversion.xgen_mm_checkpoint import XGenMMCheckpoint
 from linvt.image_llm_families import image_llm_family
 from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor, best_grid
-from linvt.tiny_models import byte_tokenizer
 
 
 DESIGNS = ("siglip", "vit")  # interleave-r-v1.5 and r-v1

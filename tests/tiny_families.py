@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from tiny_models import CHAT_TEMPLATE, byte_tokenizer, tiny_llava
 from transformers import (
     GotOcr2ImageProcessor,
     InternVLConfig,
@@ -24,8 +25,6 @@ from transformers import (
     SiglipVisionConfig,
 )
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
-
-from linvt.tiny_models import CHAT_TEMPLATE, byte_tokenizer, tiny_llava
 
 
 FAMILIES = ("llava", "llava_onevision", "internvl", "qwen2_vl")

@@ -1,9 +1,7 @@
-"""An image-LLM and its processor, small enough to be built on the spot from random weights.
-
-What it writes means nothing. It shows that a pipeline runs end to end where no model can be fetched.
-"""
+"""A tokenizer and an image-LLM small enough to be built on the spot, with random weights."""
 
 import torch
+from small_world.small_image_llm import CHAT_TEMPLATE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessor,
@@ -14,21 +12,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
-
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% elif part['type'] == 'text' %}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ part['text'] }}{% endgeneration %}"
-    "{% else %}{{ part['text'] }}{% endif %}"
-    "{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-"""ChatML, as Qwen2 writes it, with an image as LLaVA writes it."""
 
 
 def byte_tokenizer(*special_tokens: str, **named_tokens: str) -> PreTrainedTokenizerFast:
@@ -96,6 +79,3 @@ def tiny_llava(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProce
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
     return model.eval(), processor
-
-
-__all__ = ["CHAT_TEMPLATE", "byte_tokenizer", "tiny_llava"]
