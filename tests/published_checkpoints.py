@@ -1,6 +1,7 @@
 """Tiny random checkpoints with the files, the keys and the `config.json` that InternVL2, Aquila-VL and Mipha have."""
 
 import json
+import math
 from pathlib import Path
 
 import sentencepiece
@@ -247,6 +248,8 @@ class _Maker:
 
     def __call__(self, key: str, *shape: int) -> None:
         spread = 0.5 if len(shape) != 2 else shape[-1] ** -0.5
+        if "embed" in key:  # so small that the first norms show their eps
+            spread = 0.02 if len(shape) < 4 else 0.02 * math.prod(shape[1:]) ** -0.5
         self.tensors[key] = torch.randn(shape, generator=self.generator) * spread
 
     def layer(self, key: str, *shape: int, bias: bool = True) -> None:

@@ -39,7 +39,7 @@ def check(model, ids, expected_tokens, expected_logits, **images):
     for found, expected in zip(features, expected_tokens, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=0)
-    assert expected_logits.std() > 0.3  # so that 1e-4 means something
+    assert expected_logits.std() > 0.1  # so that 1e-4 means something
 
 
 def check_internvl2(model, config, tensors, length: int = 0):
