@@ -50,7 +50,7 @@ def lora_for_instruction(
     places = {
         re.sub(r"\d+", r"\\d+", re.escape(place))
         for place, module in decoder.named_modules()
-        if isinstance(module, nn.Linear) and not _is_router(module)
+        if isinstance(module, nn.Linear) and not _is_router(module) and module is not model.get_output_embeddings()
     }
     model.video_tokenizer.float()
     return LoraConfig(

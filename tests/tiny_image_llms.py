@@ -149,6 +149,18 @@ _VQ = {"base_channels": 32, "num_res_blocks": 1}
 _SAM = {"downsample_channels": [16, 32], "mlp_dim": 64}
 _OMNI_TOKENS = {"vision_start_token_id": 240, "vision_end_token_id": 241, "audio_start_token_id": 242}
 _TIMM = {"architecture": "test_resnet", "hidden_size": 96, "model_args": None}
+_PERCEPTION = {
+    "architecture": "vit_pe_core_tiny_patch16_384",
+    "model_args": {
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 4,
+        "img_size": [56, 56],
+        "patch_size": 14,
+        "ref_feat_shape": [4, 4],
+        "global_pool": "",
+    },
+}
 _PATCH_14 = {"patch_size": 14}
 
 
@@ -255,7 +267,12 @@ TWEAKS: dict[str, dict] = {
     "lfm3_vl": {"text_config": {"layer_types": ["conv", "full_attention"]}},
     "mistral_large4": {"text_config": {"num_key_value_heads": 4}},
     "ovis2": {"visual_indicator_token_ids": [240, 241, 242, 243, 244]},
-    "step3p7": {"text_config": {"sliding_window": 16}},
+    "step3p7": {
+        "text_config": {"sliding_window": 16},
+        "vision_config": {"image_size": 112, "max_position_embeddings": 64},
+    },
+    **_all({"vision_config": {"image_size": 112}}, "got_ocr2", "pp_chart2table", "granite_docling"),
+    "perception_lm": {"vision_config": _PERCEPTION},
     "llama4": {"vision_config": {"intermediate_size": 128, "vision_output_dim": 32}},
     "inkling_mm_model": {"vision_config": {"num_hidden_layers": 12}},
     "fast_vlm": {"vision_config": _TIMM, "mm_hidden_size": 24},
@@ -298,8 +315,8 @@ PROCESSORS: dict[str, dict] = {
         "tile_size": 56,
     },
     "minicpm_ocr": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
-    "minicpmv4_6": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
-    "minicpmv4_7": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
+    "minicpmv4_6": {**_PATCH_14, "slice_mode": False, "scale_resolution": 112, "do_resize": True},
+    "minicpmv4_7": {**_PATCH_14, "slice_mode": False, "scale_resolution": 112, "do_resize": True},
     "molmo2": {**_PATCH_14, "overlap_margins": [1, 1], "size": {"height": 56, "width": 56}},
     "muse_glimmer": _PATCH_14,
     "muse_spark": _PATCH_14,
@@ -339,6 +356,7 @@ def build(model_type: str) -> PreTrainedModel:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.1)
+    model.generation_config.suppress_tokens = [IMAGE_TOKEN]  # a random model may say it, and means no image
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model.eval()
@@ -403,14 +421,18 @@ KEPT = {
     "hunyuan_vl": _between_marks,
     "deepseek_ocr2": lambda tokens: tokens[:-1],
     "unlimited_ocr": lambda tokens: tokens[:-1].unflatten(0, (3, 4))[:, :-1].flatten(0, 1),
+    # Its image processor adds a column of padding where the width is a multiple of the patch.
+    "inkling_mm_model": lambda tokens: tokens.unflatten(0, (4, 5))[:, :-1].flatten(0, 1),
     "emu3": lambda tokens: tokens.unflatten(0, (7, 8))[:, :-1].flatten(0, 1),
     **_all(lambda tokens: tokens[:16], *FIRST[:3]),
     "molmo2": lambda tokens: tokens[:4],
 }
 """Which tokens of a picture are its content; the others are markers, newlines and tiles."""
 
-FRAME_SIZES = {"deepseek_ocr2": 128, "unlimited_ocr": 128}
-"""Side of the picture in pixels, where 56 is too small."""
+FRAME_SIZES = _all(128, "deepseek_ocr2", "unlimited_ocr") | _all(
+    112, "got_ocr2", "granite_docling", "minicpmv4_6", "minicpmv4_7", "pp_chart2table", "step3p7"
+)
+"""Side of the picture in pixels, where 56 would give a single token, to which nothing could attend."""
 
 NEEDED_PACKAGES = _all(("timm",), "fast_vlm", "gemma3n", "perception_lm")
 """What Transformers itself needs for the encoder of an image-LLM, and does not install."""
