@@ -13,7 +13,7 @@ import transformers
 
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent / "tests"))
+sys.path[:0] = [str(DOCS.parent / name) for name in ("tests", "examples")]
 
 from conformance import MODEL_TYPES, conform, reason_of_refusal, refusal_row  # noqa: E402
 

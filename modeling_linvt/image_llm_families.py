@@ -115,7 +115,6 @@ FAMILIES: dict[str, type[ImageLLMFamily]] = {
     "qwen3_vl": DeepFeatureFamily,
     "qwen3_vl_moe": DeepFeatureFamily,
     "qwen4_exp": PatchSequenceFamily,
-    "shieldgemma2": ImageLLMFamily,
     "smolvlm": TiledImageFamily,
     "step3p7": ImageLLMFamily,
     "unlimited_ocr": NewlineFamily,

@@ -47,6 +47,10 @@ REFUSED = {
     "mistral4": "it is a language model without vision encoder, which Transformers lists among the image-LLMs",
     "mllama": _CROSS_ATTENTION,
     "pi0": "it gives the actions of a robot, no text",
+    "shieldgemma2": (
+        "it is a classifier of pictures, and Transformers does not find its weights again when it is saved as the "
+        "language model that it contains; take Gemma 3"
+    ),
 }
 """Model types that LinVT cannot wrap, each with the reason; encoder-decoders are recognised by their configuration."""
 

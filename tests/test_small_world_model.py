@@ -22,6 +22,9 @@ CLIP_FILE = "examples/shapes.mp4"
         ("Is there a red square?", "yes"),
         ("Is there a red circle?", "no"),
         ("How many circle shapes are there?", "one"),
+        ("Where is the yellow ring?", CLIP.shots[1].shapes[1].corner),
+        ("Which comes first, the red square or the blue circle?", f"the {CLIP.shots[0].shapes[0].name}"),
+        ("Which way does the blue circle move?", f"to the {CLIP.shots[1].shapes[0].direction}"),
     ],
 )
 def test_answers_about_the_clip_are_true(run, request, question, answer):

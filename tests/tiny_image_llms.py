@@ -294,6 +294,7 @@ TWEAKS: dict[str, dict] = {
         },
     },
     "janus": {"vq_config": _VQ | {"channel_multiplier": [1, 1], "latent_channels": 8, "num_embeddings": 8}},
+    "linvt_molmo": {"vision_feature_layers": [-1, -2]},
     "llava_next": {"image_grid_pinpoints": [[56, 112]]},
     "llava_next_video": {"image_grid_pinpoints": [[56, 112]]},
     "llava_onevision": {"image_grid_pinpoints": [[56, 112]]},
