@@ -39,7 +39,7 @@ def main() -> None:
         "tiny random model (`tests/test_conformance.py`): frames become what the image-LLM makes of pictures; images "
         "and text stay bit for bit, and beside a video images are read as without it; generation with the cache "
         "equals that without; saving; a step of both stages. The others are refused, with the reason given.\n\n"
-        "| `model_type` | class | wrapped | why not, or the linear layers of the language model for LoRA |\n"
+        "| model type | class | wrapped | why not, or the linear layers of the language model for LoRA |\n"
         "|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
