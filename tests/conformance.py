@@ -21,7 +21,11 @@ from linvt.image_llm_loading import refusal_reason
 from linvt.training_stages import freeze_for_alignment, lora_for_instruction
 
 
-MODEL_TYPES = sorted({config.model_type for config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.keys()} - {"linvt"})
+MODEL_TYPES = sorted(
+    config.model_type
+    for config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.keys()
+    if config.__module__.startswith("transformers.")
+)
 """Every model type that the installed Transformers maps to an image-text-to-text class."""
 
 WORDS, FRAMES, VIDEO_TOKENS = 2, 5, 12
@@ -155,6 +159,24 @@ class Conformance:
         torch.testing.assert_close(chosen, logits.amax(-1), rtol=0, atol=1e-3)
 
     @torch.no_grad()
+    def check_no_answer_leaks(self) -> None:
+        """In training, what is before a word of the answer does not see it, whatever the attention of the prompt."""
+        inputs = self.prompt("words", "video", "words")
+        labels = inputs["input_ids"].clone()
+        labels[:, :-WORDS] = -100
+        other = inputs["input_ids"].clone()
+        other[:, -1] += 1
+        turns = inputs["instruction_turns"].clone()
+        turns[:, -WORDS:] = 0  # these words are the answer, no instruction
+        turns[:, 0] = 1
+        inputs["instruction_turns"] = turns
+        logits = [
+            self.model(**inputs | {"input_ids": ids}, labels=labels).logits[:, :-1]
+            for ids in (inputs["input_ids"], other)
+        ]
+        torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+
+    @torch.no_grad()
     def check_saving(self, folder, logits: torch.Tensor) -> None:
         self.model.save_pretrained(folder)
         loaded = LinVTForConditionalGeneration.from_pretrained(folder).eval()
@@ -207,6 +229,7 @@ def conform(model_type: str, folder) -> str:
     case.check_a_picture_beside_a_video()
     case.check_generation("words", "video", "words")
     case.check_generation("words", "image", "words", "video", "words")
+    case.check_no_answer_leaks()
     case.check_saving(folder, logits)
     case.check_alignment()
     return row(model_type, "yes", f"LoRA: {', '.join(f'`{name}`' for name in case.check_lora())}")
