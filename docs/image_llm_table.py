@@ -34,12 +34,13 @@ def main() -> None:
         print(rows[-1], flush=True)
     supported = sum("| yes |" in row for row in rows)
     page.write_text(
-        f"{before}{MARK}\nOf the image-text-to-text classes of Transformers {transformers.__version__}, "
-        f"{supported} of {len(rows)} are supported. Each of these keeps the contracts of [design.md](design.md) on a "
-        "tiny random model (`tests/test_conformance.py`): frames become what the image-LLM makes of pictures; images "
-        "and text stay bit for bit, and beside a video images are read as without it; generation with the cache "
-        "equals that without; saving; a step of both stages. The others are refused, with the reason given.\n\n"
-        "| `model_type` | class | wrapped | why not, or the linear layers of the language model for LoRA |\n"
+        f"{before}{MARK}\nOf the image-text-to-text classes of Transformers {transformers.__version__} and "
+        f"`linvt.ports`, {supported} of {len(rows)} are supported. Each of these keeps the contracts of "
+        "[design.md](design.md) on a tiny random model (`tests/test_conformance.py`): frames become what the "
+        "image-LLM makes of pictures; images and text stay bit for bit, and beside a video images are read as without "
+        "it; generation with the cache equals that without; saving; a step of both stages. The others are refused, "
+        "with the reason given.\n\n"
+        "| model type | class | wrapped | why not, or the linear layers of the language model for LoRA |\n"
         "|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 

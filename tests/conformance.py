@@ -24,9 +24,9 @@ from linvt.training_stages import freeze_for_alignment, lora_for_instruction
 MODEL_TYPES = sorted(
     config.model_type
     for config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.keys()
-    if config.__module__.startswith("transformers.")
+    if config.__module__.startswith(("transformers.", "linvt.")) and config.model_type != "linvt"
 )
-"""Every model type that the installed Transformers maps to an image-text-to-text class."""
+"""Every model type that the installed Transformers, or `linvt.ports`, maps to an image-text-to-text class."""
 
 WORDS, FRAMES, VIDEO_TOKENS, MARK = 2, 5, 12, 240
 

@@ -408,6 +408,8 @@ def make_audio(path, with_cover=False):
 
 
 def make_image(path):
+    if path.suffix not in Image.registered_extensions():
+        pytest.skip(f"this Pillow writes no {path.suffix}")  # AVIF from 11.3
     Image.fromarray(numbered_picture(5)).save(path)
 
 

@@ -30,8 +30,8 @@ class Variant:
         seeds (`int`): Runs, with seeds from 0.
         num_frames (`int`): Frames of a video.
         fresh_projector (`bool`): Whether the image-LLM's projector starts from random weights, and learns.
-        aligns (`bool`): Whether the first half of the steps trains the video tokenizer alone, with the LLM as it is.
-        tunes_llm (`bool`): Whether LoRA on the LLM learns in the second half, or in all if it does not align.
+        aligns (`bool`): Whether a first stage trains the video tokenizer alone, with the LLM as it is.
+        tunes_llm (`bool`): Whether LoRA on the LLM learns in a second stage, or from the start if there is no first.
     """
 
     tables: tuple[str, ...]
