@@ -201,10 +201,10 @@ TWEAKS: dict[str, dict] = {
     "emu3": {
         "text_config": {"pad_token_id": 0},
         "vocabulary_map": {"<image>": IMAGE_TOKEN, "<|extra_200|>": 99}
-        | {f"<|visual token {code:06d}|>": 100 + code for code in range(8)},
+        | {f"<|visual token {code:06d}|>": 100 + code for code in range(64)},
         "vq_config": {
             **_VQ,
-            "codebook_size": 8,
+            "codebook_size": 64,
             "channel_multiplier": [1, 1, 1, 1],
             "latent_channels": 4,
             "attn_resolutions": [],
@@ -354,9 +354,13 @@ def build(model_type: str) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]._from_config(config)
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.1)
+            # Others begin as zero or one, and none shall switch a part of the model off; but where pictures become
+            # words of a code book, a constant would make them all the same word.
+            elif "vqmodel" not in name:
+                parameter.data += 0.1 * torch.randn_like(parameter)
     model.generation_config.suppress_tokens = [IMAGE_TOKEN]  # a random model may say it, and means no image
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0

@@ -39,8 +39,6 @@ class RawPixelsFamily(ImageLLMFamily):
 class MarkedImageFamily(ImageLLMFamily):
     """Ovis 2: the words that mark an image, and here a video, have embeddings of their own beside the encoder."""
 
-    fills_images = True
-
     def embed_words(self, input_ids: torch.Tensor) -> torch.Tensor:
         model = self.image_llm.model
         last = torch.arange(model.visual_vocab_size, device=input_ids.device)
