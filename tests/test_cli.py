@@ -153,7 +153,8 @@ def test_convert_an_image_llm_then_wrap_it(run, tmp_path):
     result = json.loads(output)
     assert code == 0 and result["has_processor"] and (result["kind"], result["model_type"]) == ("mipha", "linvt_mipha")
     code, output, errors = run("wrap", tmp_path / "mipha", tmp_path / "linvt")
-    assert code == 0 and errors == "" and f"{result['num_parameters'] / 1e6:.1f} M parameters, unchanged" in output
+    assert code == 0 and errors == ""
+    assert f"{result['num_parameters'] / 1e6:.1f} M parameters, unchanged" in " ".join(output.split())
     model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "linvt")
     assert model.image_llm.lm_head.bias.dtype == torch.bfloat16
     cases = [
