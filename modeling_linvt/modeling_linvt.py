@@ -250,10 +250,10 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         if features is None and not ranks.zero.requires_grad and not return_contrastive_loss:
             return self.image_llm(labels=labels, **inputs)
         return_dict = inputs.pop("return_dict", None)
-        embeds, family = inputs["inputs_embeds"], image_llm_family(self.image_llm)
-        if labels is not None:
+        embeds, family = inputs.get("inputs_embeds"), image_llm_family(self.image_llm)
+        if embeds is not None and labels is not None:
             inputs |= family.answer_inputs(labels)
-        by_ids = family.looks_up_ids
+        by_ids = embeds is not None and family.looks_up_ids
         with self._embedded(input_ids, inputs, by_ids):
             if by_ids:
                 inputs["input_ids"] = input_ids
