@@ -17,7 +17,6 @@ nox.options.default_venv_backend = "uv"  # pip cannot look for the oldest versio
 def oldest(session: nox.Session) -> None:
     """Every dependency at its lower bound. What would run the same code twice is left to the newest."""
     session.install("--resolution=lowest-direct", "-e", ".[test]")
-    session.install("setuptools")  # that the Triton of PyTorch 2.6 needs it is not stated for Python 3.11
     check_lower_bounds(session)
     run_tests(session, "--ignore=tests/test_style.py")
 

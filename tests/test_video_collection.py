@@ -37,7 +37,7 @@ def plain_decoding(path, facts, indices):
     frames = {}
     with av.open(str(path)) as container:
         stream = container.streams[facts.get("stream_index", container.streams.video[0].index)]
-        stream.thread_type = "AUTO"
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1  # see open_video why threads may hang
         for number, frame in enumerate(container.decode(stream)):
             if number in indices:
                 frames[number] = np.rot90(frame.to_ndarray(format="rgb24"), facts["rotation"] // 90)
