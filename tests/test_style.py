@@ -21,11 +21,11 @@ def test_every_folder_is_packaged_and_module_names_are_unique():
     pyproject = (ROOT / "pyproject.toml").read_text()
     folders = {
         path.parent.relative_to(ROOT)
-        for name in ("modeling_linvt", "configuration", "processors")
+        for name in ("modeling_linvt", "configuration", "hub_cards", "processors")
         for path in (ROOT / name).rglob("*.py")
     }
-    inside = [f"modeling_linvt/{name}" for name in ("conversion", "families", "ports")]
-    assert sorted(map(str, folders)) == ["configuration", "modeling_linvt", *inside, "processors"]
+    inside = [f"modeling_linvt/{name}" for name in ("conversion", "families", "hub", "ports")]
+    assert sorted(map(str, folders)) == ["configuration", "hub_cards", "modeling_linvt", *inside, "processors"]
     assert all(f'= "{folder}"' in pyproject for folder in folders)
     names = [path.name for folder in folders for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
     assert len(names) == len(set(names))
@@ -34,7 +34,7 @@ def test_every_folder_is_packaged_and_module_names_are_unique():
 @pytest.mark.parametrize(("folder", "forbidden"), [("processors", "modeling_linvt"), ("configuration", "processors")])
 def test_imports_go_one_way(folder, forbidden):
     """Configuration knows nobody, and processors do not know the model: its modules are the root of the package."""
-    folders = {"conversion", "families", "ports"}
+    folders = {"conversion", "families", "hub", "ports"}
     others = {path.stem for path in (ROOT / "modeling_linvt").rglob("*.py")} - {"__init__"} | folders
     for path in (ROOT / folder).glob("*.py"):
         for line in path.read_text().splitlines():
@@ -44,7 +44,7 @@ def test_imports_go_one_way(folder, forbidden):
 
 
 def test_the_model_does_not_import_processors():
-    both = {"__init__.py", "cli.py", "cli_output.py", "cli_shots.py", "auto_classes.py"}
-    model = [path for path in (ROOT / "modeling_linvt").rglob("*.py") if path.parent.name != "conversion"]
+    both = {"__init__.py", "cli.py", "cli_hub.py", "cli_output.py", "cli_shots.py", "auto_classes.py"}
+    model = [path for path in (ROOT / "modeling_linvt").rglob("*.py") if path.parent.name not in ("conversion", "hub")]
     for path in model:
         assert path.name in both or "linvt.processors" not in path.read_text(), path.name

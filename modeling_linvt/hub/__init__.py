@@ -1,0 +1,1 @@
+"""Checkpoints for the Hub: their formats, their cards, and how they get there."""
