@@ -8,7 +8,7 @@ from transformers.utils import cached_file
 
 
 AUTOSHOT_WEIGHTS = Path(__file__).parent / "autoshot_weights"
-"""Those of the package, trained by examples/train_autoshot.py; the README in the folder says on what."""
+"""Those of the package, trained by examples/train_autoshot.py; hub_cards/autoshot_weights.md says on what."""
 
 AUTOSHOT_SUBFOLDER = "autoshot"
 

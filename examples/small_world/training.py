@@ -60,6 +60,7 @@ class Run:
         result["video_tokenizer_parameters"] = sum(p.numel() for p in self.model.video_tokenizer.parameters())
         videos = self._videos("train", self.options.videos)
         rows = video_rows(videos)
+        result["num_rows"] = result["num_rows_with_pictures"] = len(rows)
         share = self.options.aligned_share if variant.tunes_llm else 1.0
         num_aligning = round(self.options.steps * share) if variant.aligns else 0
         if variant.aligns:
@@ -69,6 +70,7 @@ class Run:
         if variant.tunes_llm:
             share = self.options.picture_share
             rows = rows + picture_rows("train", round(len(rows) * share / (1 - share)))
+            result["num_rows_with_pictures"] = len(rows)
             lora = lora_for_instruction(self.model, r=self.options.lora_r, lora_alpha=2 * self.options.lora_r)
             self.model = get_peft_model(self.model, lora)
             result["losses"] += self._train(rows, videos, self.options.steps - num_aligning, 0.0)
