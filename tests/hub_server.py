@@ -58,7 +58,8 @@ class HubServer:
     """
     A context manager: `with HubServer() as hub`.
 
-    `hub.token` may write to `hub.namespaces`; `hub.read_token` may only read; any other is wrong. What went over the
+    `hub.token` may write to `hub.writable`, all of `hub.namespaces` unless a test changes it; `hub.read_token` may only
+    read; any other is wrong. What went over the
     line is kept: `hub.requests`, `hub.unknown_requests` that got no answer, and `hub.uploaded_bytes` of LFS contents
     including those of broken uploads.
     """
@@ -66,6 +67,7 @@ class HubServer:
     token = "hf_may_write"
     read_token = "hf_may_read"
     namespaces = ("me", "org")  # the first is the user
+    writable = namespaces
 
     def __init__(self, multipart_bytes: int = 1 << 40):
         self.multipart_bytes = multipart_bytes
