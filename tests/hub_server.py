@@ -58,10 +58,9 @@ class HubServer:
     """
     A context manager: `with HubServer() as hub`.
 
-    `hub.token` may write to `hub.writable`, all of `hub.namespaces` unless a test changes it; `hub.read_token` may only
-    read; any other is wrong. What went over the
-    line is kept: `hub.requests`, `hub.unknown_requests` that got no answer, and `hub.uploaded_bytes` of LFS contents
-    including those of broken uploads.
+    `hub.token` may write to `hub.writable`, all of `hub.namespaces` unless a test changes it; `hub.read_token` may
+    only read; any other is wrong. What went over the line is kept: `hub.requests`, `hub.unknown_requests` that got no
+    answer, and `hub.uploaded_bytes` of LFS contents including those of broken uploads.
     """
 
     token = "hf_may_write"

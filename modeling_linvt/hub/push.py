@@ -190,8 +190,8 @@ def _plain_errors(api: HfApi, repo_id: str) -> Iterator[None]:
         status, said = cause.response.status_code, cause.server_message or str(cause)
         if status == 401:
             raise PermissionError(
-                f"{api.endpoint} does not accept the token ({said}). Log in with `hf auth login`, or correct HF_TOKEN, "
-                "which comes before it."
+                f"{api.endpoint} does not accept the token ({said}). Log in with `hf auth login`, or correct "
+                "HF_TOKEN, which comes before it."
             ) from error
         if status == 403:
             raise PermissionError(f"the token may not write to {repo_id}: {said}") from error
