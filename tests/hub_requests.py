@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import socket
@@ -90,7 +91,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
-        self.wfile = _Nowhere()
+        self.wfile = io.BytesIO()  # for what the base class still flushes
 
     def _send(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -339,15 +340,6 @@ class HubRequestHandler(BaseHTTPRequestHandler):
                 # A polite end, so that what was sent arrives: the client sees that it is less than announced.
                 self.close_connection = True
                 return
-
-
-class _Nowhere:
-    """Takes what `BaseHTTPRequestHandler` still flushes into a connection that was broken on purpose."""
-
-    closed = True
-
-    def flush(self) -> None:
-        pass
 
 
 def git_oid(data: bytes) -> str:

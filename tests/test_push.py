@@ -2,23 +2,10 @@ import os
 
 import pytest
 import torch
-from hub_server import HubServer
 from safetensors.torch import save_file
+from tiny_families import user_turn
 
 from linvt.hub.push import files_to_send, push_folder
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A Hub to which the client in this process sends; for what loads from it, `hub.run` starts a process."""
-    with HubServer() as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setenv("HF_TOKEN", server.token)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own attempts
-        yield server
 
 
 @pytest.fixture
@@ -245,22 +232,17 @@ for name in sys.argv[2:]:
 """
 
 
-def test_models_and_processors_push_themselves_and_load_by_their_id(
-    hub, make_linvt, tmp_path, monkeypatch, video_file
-):
+def test_what_pushed_itself_loads_by_its_id(hub, make_linvt, tmp_path, video_file):
     """`push_to_hub` of Transformers, then a process that knows nothing but the id: the same logits, bit for bit."""
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the Hub that it was made for
     clip, families = video_file(12), ("llava", "qwen2_vl")
     for family in families:
         model, processor = make_linvt(family)
-        chat = [
-            {
-                "role": "user",
-                "content": [{"type": "video", "video": str(clip)}, {"type": "text", "text": "What is it?"}],
-            }
-        ]
         inputs = processor.apply_chat_template(
-            chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+            user_turn(clip, "What is it?"),
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
         )
         with torch.no_grad():
             logits = model(**inputs).logits

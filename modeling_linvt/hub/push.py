@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-# The base of all that an HTTP request can raise; it is httpx's in huggingface_hub 1.x and httpx2's in 2.x.
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from linvt.hub.lost_connection import HTTPError, http_error, lost_connection
+from linvt.safe_weights import PICKLES
 
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 
 FRESH_FILES = {".gitattributes"}  # what the Hub itself puts into a new repository
 
@@ -114,7 +113,7 @@ def files_to_send(folder: str | Path) -> dict[str, int]:
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     if not paths:
         raise ValueError(f"{folder} holds no files to push.")
-    pickles = [str(path.relative_to(folder)) for path in paths if path.name.lower().endswith(PICKLE_SUFFIXES)]
+    pickles = [str(path.relative_to(folder)) for path in paths if path.name.lower().endswith(PICKLES)]
     if pickles:
         raise ValueError(
             f"{', '.join(pickles)} in {folder}: pickles are not pushed, since they run code when they are read. Save "
@@ -181,13 +180,12 @@ def _plain_errors(api: HfApi, repo_id: str) -> Iterator[None]:
             "https://huggingface.co/settings/tokens)."
         ) from error
     except (HTTPError, RuntimeError) as error:  # a RuntimeError wraps what went wrong with one of several files
-        cause = error if isinstance(error, HTTPError) else error.__cause__ or error
-        if not isinstance(cause, HfHubHTTPError) or cause.response.status_code >= 500:
-            raise ConnectionError(
-                f"{api.endpoint} cannot be reached any more ({cause or type(cause).__name__}). The same command goes "
-                "on where it stopped: large files that have arrived as a whole are not sent again."
-            ) from error
-        status, said = cause.response.status_code, cause.server_message or str(cause)
+        answer, lost = http_error(error), lost_connection(error)
+        if lost is not None:
+            raise ConnectionError(lost) from error
+        if not isinstance(answer, HfHubHTTPError):
+            raise
+        status, said = answer.response.status_code, answer.server_message or str(answer)
         if status == 401:
             raise PermissionError(
                 f"{api.endpoint} does not accept the token ({said}). Log in with `hf auth login`, or correct "
