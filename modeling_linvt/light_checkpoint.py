@@ -24,6 +24,8 @@ ADAPTER = "adapter"
 LIGHT_PARTS = ("video_tokenizer", "contrast")
 """Modules whose weights a light checkpoint holds."""
 
+# What says where this checkpoint lies, and what the Auto classes and pipelines add about it.
+_OF_THIS_REPOSITORY = ("revision", "subfolder", "adapter_kwargs", "_commit_hash", "_from_auto", "_from_pipeline")
 _CONFIG_ARGUMENTS = ("frames_per_batch", "frames_per_patch")
 
 
@@ -56,7 +58,7 @@ def load_light(cls: type[PreTrainedModel], name_or_path: str | os.PathLike, conf
         config = cls.config_class.from_pretrained(name_or_path, **place, **settings)
     config = copy.deepcopy(config)
     output_loading_info = kwargs.pop("output_loading_info", False)
-    for name in ("revision", "subfolder"):
+    for name in _OF_THIS_REPOSITORY:
         kwargs.pop(name, None)
     has_adapter = config.image_llm_weights == "source_and_adapter"
     if has_adapter and (
