@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import socket
@@ -42,7 +43,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         self.query = parse_qs(url.query)
         self.hub.requests.append((self.command, url.path))
         try:
-            self.body = self._read_body(counted=url.path.startswith("/lfs/"))
+            self.body = self._read_body(counted=self.command == "PUT")
         except ConnectionError:
             return self._break_connection()
         try:
@@ -51,7 +52,8 @@ class HubRequestHandler(BaseHTTPRequestHandler):
                 if match and self.command in method.split():
                     self._check_token()
                     return answer(self, **{name: unquote(text or "") for name, text in match.groupdict().items()})
-            self.hub.unknown_requests.append((self.command, url.path))
+            if url.path not in _NO_ANSWER:
+                self.hub.unknown_requests.append((self.command, url.path))
             raise Refused(404, f"this Hub does not know {self.command} {url.path}")
         except Refused as error:
             headers = {"X-Error-Message": error.message, **error.headers}
@@ -89,7 +91,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
-        self.wfile = _Nowhere()
+        self.wfile = io.BytesIO()  # for what the base class still flushes
 
     def _send(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -116,7 +118,7 @@ class HubRequestHandler(BaseHTTPRequestHandler):
     def _check_may_write(self, namespace: str) -> None:
         if not self._token:
             raise Refused(401, "Invalid username or password.")
-        if self._token != self.hub.token or namespace not in self.hub.namespaces:
+        if self._token != self.hub.token or namespace not in self.hub.writable:
             raise Refused(403, f'You don\'t have the rights to create a model under the namespace "{namespace}"')
 
     def _repository(self, name: str, to_write: bool = False):
@@ -340,15 +342,6 @@ class HubRequestHandler(BaseHTTPRequestHandler):
                 return
 
 
-class _Nowhere:
-    """Takes what `BaseHTTPRequestHandler` still flushes into a connection that was broken on purpose."""
-
-    closed = True
-
-    def flush(self) -> None:
-        pass
-
-
 def git_oid(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
@@ -376,6 +369,7 @@ def _front_matter(text: str) -> dict:
     return fields or {}
 
 
+_NO_ANSWER = ("/api/agent-harnesses",)  # the client asks for what it may put into its user agent, and does without
 _NAME = r"(?P<name>[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>[^/]+)"
 _ROUTES = [
