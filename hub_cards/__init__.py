@@ -1,4 +1,4 @@
-"""The template of model cards, and the cards of what is published. Python only so that it is installed with `linvt`."""
+"""The template of model cards, and the cards of what is published. Python only to be installed with `linvt`."""
 
 from pathlib import Path
 

@@ -14,6 +14,8 @@ from huggingface_hub import list_repo_files, snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from linvt.hub.model_card import write_model_card
+from linvt.hub.self_contained import save_self_contained
 from linvt.light_checkpoint import ADAPTER, light_tensors
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.processing_linvt import LinVTProcessor
@@ -88,8 +90,6 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
         complete = Path(staging) / output.name
         if format == "self-contained":
-            from linvt.hub.self_contained import save_self_contained
-
             save_self_contained(model, processor, complete)
         else:
             processor.save_pretrained(complete)
@@ -101,6 +101,7 @@ def export_model(
                 saved = {name: _digest(tensor) for name, tensor in model.state_dict().items()}
                 del model  # two image-LLMs need not fit into memory
                 _check_same_model(saved, complete, folder)
+        write_model_card(complete, format, repo_id=repo_id, license=license, source=folder)
         report(0.9)
         files = {str(path.relative_to(complete)): path for path in sorted(complete.rglob("*")) if path.is_file()}
         pickles = [name for name in files if name.endswith(PICKLES)]

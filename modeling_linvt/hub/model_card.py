@@ -161,9 +161,12 @@ def _licence(pinned: dict[str, str], given: str | None) -> dict[str, str]:
     except RemoteEntryNotFoundError:
         base = {}
     except OSError as error:  # what the Hub answers, and no connection to it
-        raise ValueError(
-            f"The licence of {where}, which this model inherits, cannot be read: {str(error).splitlines()[0]}"
-        ) from error
+        if given is None:
+            raise ValueError(
+                f"The licence of {where}, which this model inherits, cannot be read ({str(error).splitlines()[0]}); "
+                "connect to the Hub, or give it, with --license."
+            ) from error
+        base = {}
     found = {key: base[key] for key in ("license", "license_name", "license_link") if base.get(key)}
     if "license" not in found and given is None:
         raise ValueError(f"The card of {where} names no licence; find it and give it, with --license.")
@@ -178,8 +181,8 @@ def _licence(pinned: dict[str, str], given: str | None) -> dict[str, str]:
 def _licence_text(pinned: dict[str, str], licence: dict[str, str]) -> str:
     if not licence:
         return (
-            "Not known: the image-LLM was given as a folder, which names no licence. Its licence holds for its weights "
-            "and for what was made of them."
+            "Not known: the image-LLM was given as a folder, which names none. Its licence holds for its weights and "
+            "for what was made of them."
         )
     name = licence.get("license_name", licence["license"])
     text = f"[{name}]({licence['license_link']})" if "license_link" in licence else f"`{name}`"
