@@ -1,5 +1,6 @@
 """Model cards say what the files of a model say, the Hub accepts them, and their snippets run as they stand."""
 
+import itertools
 import json
 import math
 import re
@@ -168,8 +169,22 @@ print(error(folder / "unlicensed", folder / "other"))
 export_model(folder / "unlicensed", folder / "given", license="apache-2.0")
 """
 
-COMMAND = "import shlex, sys; from linvt.cli import main; sys.exit(main(shlex.split(sys.argv[1])[1:]))"
-HIDE = "import sys\nsys.modules['linvt'] = sys.modules['peft'] = None\n"
+RUN = """
+import os, shlex, sys
+
+os.chdir(sys.argv[1])
+if sys.argv[2] == "self-contained":
+    sys.modules["linvt"] = sys.modules["peft"] = None  # as if they were not installed
+kind = None
+for snippet in sys.argv[3:]:
+    exec(snippet, {}) if kind == "python" else None
+    if kind == "bash":
+        from linvt.cli import main
+
+        assert main(shlex.split(snippet)[1:]) == 0
+    kind = snippet if kind is None else None
+    print("--")
+"""
 
 
 def test_cards_of_exports(tmp_path):
@@ -201,18 +216,10 @@ def test_cards_of_exports(tmp_path):
                 and "Blender Foundation" in (tmp_path / format / "autoshot" / "README.md").read_text()
             )
             hub.add_model(f"me/{format}", tmp_path / format)
-            code = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-            commands = re.findall(r"```bash\n(.*?)```", card.text, re.DOTALL)
-            assert len(code) == 2 and len(commands) == (format != "self-contained")
-            hidden = HIDE if format == "self-contained" else ""
-            for number, snippet in enumerate(code):
-                home = tmp_path / f"{format}{number}"
-                ran = hub.run(f"import os\nos.chdir({str(tmp_path)!r})\n{hidden}{snippet}", home)
-                assert ran.returncode == 0 and ran.stdout.strip(), ran.stderr
-            for command in commands:
-                arguments = command.replace("video.mp4", str(tmp_path / "video.mp4"))
-                run_command = (
-                    f"import shlex, sys\nfrom linvt.cli import main\nsys.exit(main(shlex.split({arguments!r})[1:]))"
-                )
-                ran = hub.run(run_command, tmp_path / f"{format}0")
-                assert ran.returncode == 0 and "text" in ran.stdout, ran.stderr
+            code = re.findall(r"```(python|bash)\n(.*?)```", card.text, re.DOTALL)
+            kinds = ["python", "python", *([] if format == "self-contained" else ["bash"])]
+            assert [kind for kind, _ in code] == kinds
+            ran = hub.run(RUN, tmp_path / "fresh", tmp_path, format, *itertools.chain(*code))
+            assert ran.returncode == 0, ran.stderr
+            answers = ran.stdout.split("--\n")
+            assert len(answers) == 2 * len(code) + 1 and all(answers[1::2]), ran.stdout
