@@ -76,6 +76,15 @@ def test_files_that_loading_would_mix_with_the_new_ones_go(hub, folder, tmp_path
     assert hub.commits("me/model") == ["Update the model", "Add model", "initial commit"]
 
 
+def test_stale_files_are_those_of_the_branch(hub, folder, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "model-00001-of-00001.safetensors").write_bytes(b"old")
+    push_folder(folder, "me/model")
+    hub.add_model("me/model", tmp_path / "old", revision="v2")
+    assert push_folder(folder, "me/model", revision="v2").removed == ("model-00001-of-00001.safetensors",)
+    assert hub.files("me/model", "v2") == contents(folder)
+
+
 def test_large_files_in_several_parts(hub, folder):
     hub.multipart_bytes = 700_000
     push_folder(folder, "me/model")
