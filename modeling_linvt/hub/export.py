@@ -14,6 +14,7 @@ from huggingface_hub import list_repo_files, snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from linvt.hub.self_contained import save_self_contained
 from linvt.light_checkpoint import ADAPTER, light_tensors
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.processing_linvt import LinVTProcessor
@@ -88,8 +89,6 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
         complete = Path(staging) / output.name
         if format == "self-contained":
-            from linvt.hub.self_contained import save_self_contained
-
             save_self_contained(model, processor, complete)
         else:
             processor.save_pretrained(complete)
