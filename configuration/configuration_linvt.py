@@ -207,6 +207,8 @@ class LinVTConfig(PreTrainedConfig):
         image_llm_config = _image_llm_config(self.image_llm_config)
         video_tokenizer_config = _video_config(self.video_tokenizer_config)
         attn_implementation = kwargs.pop("attn_implementation", None)
+        if not self.is_remote_code():
+            kwargs.pop("auto_map", None)  # of a self-contained checkpoint, whose code this class does not save
         # The base class hands its own settings down to the sub-configurations. They stand aside meanwhile: the
         # configuration of a live image-LLM must not change because the model is wrapped.
         self.image_llm_config = self.video_tokenizer_config = None

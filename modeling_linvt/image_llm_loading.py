@@ -90,6 +90,8 @@ def image_llm_source(name_or_path: str | os.PathLike, **kwargs) -> dict[str, str
     if os.path.isdir(name_or_path) or any(kwargs.get(name) for name in _SAYS_WHICH_WEIGHTS):
         return None
     path = cached_file(name_or_path, "config.json", **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
+    if path is None:
+        return None  # loading says that there is no config.json
     return {"id": str(name_or_path), "revision": Path(path).parent.name}  # cache/models--ID/snapshots/COMMIT/FILE
 
 

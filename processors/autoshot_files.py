@@ -33,6 +33,8 @@ def find_autoshot(name_or_path: str | os.PathLike | None = None, **hub_kwargs) -
     name_or_path = AUTOSHOT_WEIGHTS if name_or_path is None else name_or_path
     try:
         paths = [cached_file(name_or_path, file, **hub_kwargs) for file in _FILES]
+        if None in paths:  # for a missing config.json alone, instead of an error
+            raise FileNotFoundError(f"there is no {_FILES[paths.index(None)]}.")
     except OSError as error:
         place = os.path.join(name_or_path, hub_kwargs.get("subfolder") or "")
         raise FileNotFoundError(

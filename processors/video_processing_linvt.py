@@ -150,7 +150,10 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return self.autoshot_folder
 
     def to_dict(self) -> dict:
-        return {name: value for name, value in super().to_dict().items() if name != "autoshot_folder"}
+        dropped = {"autoshot_folder"}
+        if self._auto_class is None:  # of a self-contained checkpoint, whose code these classes do not save
+            dropped.add("auto_map")
+        return {name: value for name, value in super().to_dict().items() if name not in dropped}
 
     def preprocess(self, videos, **kwargs) -> BatchFeature:
         """

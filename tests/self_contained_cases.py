@@ -58,7 +58,6 @@ def build(name: str):
         num_video_tokens=model.config.num_video_tokens,
         frame_size={"height": 56, "width": 56},
         num_frames=5,
-        shot_detection="uniform",
     )
     return model, processor
 
@@ -88,5 +87,6 @@ def write_case(name: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # as load_self_contained.py
     for case in CASES:
         write_case(case, Path(sys.argv[1]) / case)

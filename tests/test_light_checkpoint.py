@@ -16,7 +16,8 @@ from linvt.hub.export import export_model
 from linvt.light_checkpoint import load_light
 
 
-PATHS = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1] / 'examples'}"}
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PATHS = {"PYTHONPATH": f"{Path(__file__).parent}:{EXAMPLES}"}
 
 EXPORT = """
 import sys
@@ -31,6 +32,9 @@ LOAD = """
 import sys
 from light_models import *
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
+from transformers import BitsAndBytesConfig, pipeline
+from transformers.utils import is_bitsandbytes_available
+from linvt.cli import main
 
 classes = [LinVTForConditionalGeneration, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM]
 for family in IMAGE_LLMS:
@@ -58,6 +62,23 @@ for auto_class in classes[:2]:
     model = auto_class.from_pretrained(name, **options)
     assert model.dtype == model.video_tokenizer.dtype == torch.bfloat16 and model.config.frames_per_batch == 3
     assert model.image_llm.config._attn_implementation == model.video_tokenizer.config._attn_implementation == "eager"
+
+if is_bitsandbytes_available():
+    options = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    models = [
+        LinVTForConditionalGeneration.from_pretrained(source, **options)
+        for source in (Path(sys.argv[1]) / "llava" / "float32" / "full", "org/llava-float32-light")
+    ]
+    assert models[1].image_llm.is_quantized and type(models[1].video_tokenizer.token_proj) is torch.nn.Linear
+    assert same_model(*models, model_inputs("llava"))
+
+clip = Path(sys.argv[2])
+answers = [
+    pipeline("video-text-to-text", model=str(source))(clip, text="What?", max_new_tokens=5, shot_detection="uniform")
+    for source in (name, Path(sys.argv[1]) / "llava" / "float32" / "tuned")
+]
+assert answers[0][0]["generated_text"] == answers[1][0]["generated_text"], answers
+assert main(["ask", str(clip), "What?", "--model", name, "--uniform", "--max-new-tokens", "5"]) == 0
 
 # Loaded it is a whole model: what it saves needs nobody's repository, and can be written light again.
 model = LinVTForConditionalGeneration.from_pretrained(name)
@@ -145,7 +166,7 @@ def test_by_hub_id_it_is_the_full_model_whatever_is_pushed_later(exported, hub, 
         learn(image_llm, "")
         image_llm.save_pretrained(tmp_path / family)
         hub.add_model(f"org/{family}", tmp_path / family)
-    done = hub.run(LOAD, tmp_path / "home", exported, env=PATHS)
+    done = hub.run(LOAD, tmp_path / "home", exported, EXAMPLES / "shapes.mp4", env=PATHS)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "give the folder that also has adapter/" in done.stdout
     assert not (exported / "not_light").exists() and not list(exported.glob(".*"))

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from linvt.hub.self_contained import save_self_contained
 from linvt.light_checkpoint import ADAPTER, light_tensors
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.processing_linvt import LinVTProcessor
@@ -77,7 +78,7 @@ def export_model(
         raise ValueError(f"{output} exists already; give the name of a new folder.")
     report = on_progress or (lambda fraction: None)
     report(0.0)
-    folder = _source_folder(source, revision)
+    folder, left_out = _source_folder(source, revision)
     report(0.1)
     model = LinVTForConditionalGeneration.from_pretrained(folder)
     processor = LinVTProcessor.from_pretrained(folder)
@@ -88,8 +89,6 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
         complete = Path(staging) / output.name
         if format == "self-contained":
-            from linvt.hub.self_contained import save_self_contained
-
             save_self_contained(model, processor, complete)
         else:
             processor.save_pretrained(complete)
@@ -111,16 +110,19 @@ def export_model(
             output.rmdir()
         complete.rename(output)
     report(1.0)
-    left_out = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
     return Exported(format, output, sizes, tuple(left_out))
 
 
-def _source_folder(source: str | os.PathLike, revision: str | None) -> Path:
+def _source_folder(source: str | os.PathLike, revision: str | None) -> tuple[Path, list[str]]:
+    """The source on this machine, and the pickles in it, which are not even downloaded."""
     if Path(source).is_dir():
         if revision is not None:
             raise ValueError(f"{source} is a folder, which has no revision {revision!r}; leave it out.")
-        return Path(source)
-    return Path(snapshot_download(str(source), revision=revision, ignore_patterns=_NOT_PUBLISHED))
+        folder, files = Path(source), [path.name for path in Path(source).iterdir()]
+    else:
+        folder = Path(snapshot_download(str(source), revision=revision, ignore_patterns=_NOT_PUBLISHED))
+        files = list_repo_files(str(source), revision=folder.name)  # a snapshot is named by its commit
+    return folder, sorted(file for file in files if file.endswith(PICKLES) and "/" not in file)
 
 
 def _save_light(model: LinVTForConditionalGeneration, source: Path, folder: Path) -> None:

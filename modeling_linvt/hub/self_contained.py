@@ -1,12 +1,13 @@
 """Self-contained checkpoints: the code lies flat beside the weights, for machines where `linvt` is not installed.
 
-One file, `linvt_classes.py`, holds all classes that Transformers' Auto classes look for (`auto_map`), so that they come
-from one copy of the code, also in a folder, where Transformers keeps a copy for each file that it is asked for. The
-code is copied and `auto_map` is written here and not by `register_for_auto_class`, which would change every later
-`save_pretrained` of the process, and copies no file of another folder.
+One file, `linvt_classes.py`, has all classes that Transformers' Auto classes look for (`auto_map`), so that they come
+from one copy of the code: of a folder, Transformers makes a copy for each file that it is asked for. Files are copied
+and `auto_map` is written here and not through `register_for_auto_class`, which would change every later
+`save_pretrained` of the process, and which copies files of one folder only.
 """
 
 import ast
+import copy
 import importlib.util
 import json
 import os
@@ -97,6 +98,8 @@ def save_self_contained(
     sources = carried_code(port)
     check_code(sources)
     folder = Path(folder)
+    processor = copy.deepcopy(processor)
+    processor.video_processor.take_autoshot_along()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     for name, source in sources.items():
