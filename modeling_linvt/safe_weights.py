@@ -25,6 +25,8 @@ def safetensors_only(name_or_path: str | os.PathLike, kwargs: dict) -> dict:
     if kwargs.get("use_safetensors") is False:
         raise ValueError("use_safetensors=False asks for pickles, which run code when they are loaded; leave it out.")
     subfolder = kwargs.get("subfolder") or ""
+    if not os.path.isdir(name_or_path) and kwargs.get("local_files_only"):
+        return {**kwargs, "use_safetensors": True}
     files = _files(name_or_path, subfolder, kwargs.get("revision"), kwargs.get("token"))
     pickles = sorted(file for file in files if file.endswith(PICKLES) and file != "training_args.bin")
     if pickles and not any(file.endswith(".safetensors") for file in files):

@@ -9,6 +9,7 @@ from tiny_families import SMALL, user_turn
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.hub.export import FORMATS
+from linvt.safe_weights import PICKLES
 
 
 QUESTION = "What is it?"
@@ -133,45 +134,61 @@ LOAD = """
 import sys
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, AutoVideoProcessor,
+    pipeline,
+)
 import linvt
 
 clip, folder, *names = sys.argv[1:]
+content = [{"type": "video", "video": clip}, {"type": "text", "text": "What is it?"}]
+chat = [{"role": "user", "content": content}]
 for name in names:
     inputs = load_file(f"{folder}/{name.split('-')[0]}.answer")
     expected = inputs.pop("logits")
+    name = "me/" + name
     classes = (linvt.LinVTForConditionalGeneration, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM)
     for auto_class in classes:
-        model = auto_class.from_pretrained("me/" + name)
+        model = auto_class.from_pretrained(name)
         assert type(model) is linvt.LinVTForConditionalGeneration
         assert torch.equal(model(**inputs).logits, expected), (name, auto_class)
-    processor = AutoProcessor.from_pretrained("me/" + name)
-    assert type(processor) is linvt.LinVTProcessor
-    content = [{"type": "video", "video": clip}, {"type": "text", "text": "What is it?"}]
+    assert type(AutoConfig.from_pretrained(name)) is linvt.LinVTConfig
+    processor = AutoProcessor.from_pretrained(name)
+    assert type(processor) is type(linvt.LinVTProcessor.from_pretrained(name)) is linvt.LinVTProcessor
+    assert type(AutoVideoProcessor.from_pretrained(name)) is linvt.LinVTVideoProcessor
     own = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True,
+        chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
     )
     assert own.keys() == inputs.keys() and all(torch.equal(own[key], inputs[key]) for key in inputs), name
+    answer = model.generate(**own, max_new_tokens=4, do_sample=False)[0, own["input_ids"].shape[1] :]
+    said = pipeline("video-text-to-text", model=name)(chat, max_new_tokens=4, generate_kwargs={"do_sample": False})
+    assert said[0]["generated_text"][-1]["content"] == processor.decode(answer, skip_special_tokens=True), name
     print(name)
 """
 
 
-def test_every_format_loads_by_its_id(run, hub, model_folder, video_file, tmp_path):
-    """In a process that knows nothing but the id: the same logits as before the export, bit for bit."""
+def test_what_is_pushed_loads_by_its_id(run, hub, model_folder, video_file, tmp_path):
+    """
+    Every format, and what Transformers' own `push_to_hub` sends, in a process that knows nothing but the id: the
+    same logits as before, bit for bit.
+    """
     clip, names = video_file(12), []
     for family in ("llava", "qwen2_vl"):
         source = model_folder(family)
         save_file(answer_of(source, clip), tmp_path / f"{family}.answer")
         for name in FORMATS:
-            names.append(f"{family}-{name}")
-            code, output, error = run("push", source, f"me/{names[-1]}", "--format", name)
+            code, output, error = run("push", source, f"me/{family}-{name}", "--format", name)
             assert code == 0, error
-        weights = [sum(map(len, hub.files(f"me/{family}-{name}").values())) for name in ("full", "light")]
-        assert weights[1] < weights[0], "a light checkpoint holds the image-LLM"
+        LinVTForConditionalGeneration.from_pretrained(source).push_to_hub(f"me/{family}-itself")
+        LinVTProcessor.from_pretrained(source).push_to_hub(f"me/{family}-itself")
+        pushed = {name: hub.files(f"me/{family}-{name}") for name in (*FORMATS, "itself")}
+        names += [f"{family}-{name}" for name in pushed]
+        assert len(pushed["light"]["model.safetensors"]) < len(pushed["full"]["model.safetensors"])
+        assert {name for name in pushed if any(path.endswith(".py") for path in pushed[name])} == {"self-contained"}
+        assert not [path for files in pushed.values() for path in files if path.endswith(PICKLES)]
     done = hub.run(LOAD, tmp_path / "home", clip, tmp_path, *names)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == names
+    assert done.stdout.split() == [f"me/{name}" for name in names]
     assert hub.unknown_requests == []
 
 

@@ -146,6 +146,15 @@ def test_what_cannot_be_exported_leaves_nothing(saved, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved", "there"]
 
 
+def test_a_self_contained_export_becomes_a_full_one_again(saved, tmp_path):
+    exported = export_model(saved, tmp_path / "with_code", "self-contained")
+    assert {"linvt_classes.py", "autoshot/model.safetensors"} <= exported.files.keys()
+    again = export_model(tmp_path / "with_code", tmp_path / "full")
+    assert again.files.keys() == export_model(saved, tmp_path / "direct").files.keys()
+    assert not any("auto_map" in path.read_text() for path in again.output.glob("*.json"))
+    assert (again.output / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
 def test_pickles_of_the_source_stay_behind(saved, tmp_path):
     torch.save({"learning_rate": 1.0}, saved / "training_args.bin")
     exported = export_model(saved, tmp_path / "full")

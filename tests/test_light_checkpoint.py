@@ -32,7 +32,8 @@ LOAD = """
 import sys
 from light_models import *
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
-from transformers import pipeline
+from transformers import BitsAndBytesConfig, pipeline
+from transformers.utils import is_bitsandbytes_available
 from linvt.cli import main
 
 classes = [LinVTForConditionalGeneration, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM]
@@ -61,6 +62,15 @@ for auto_class in classes[:2]:
     model = auto_class.from_pretrained(name, **options)
     assert model.dtype == model.video_tokenizer.dtype == torch.bfloat16 and model.config.frames_per_batch == 3
     assert model.image_llm.config._attn_implementation == model.video_tokenizer.config._attn_implementation == "eager"
+
+if is_bitsandbytes_available():
+    options = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    models = [
+        LinVTForConditionalGeneration.from_pretrained(source, **options)
+        for source in (Path(sys.argv[1]) / "llava" / "float32" / "full", "org/llava-float32-light")
+    ]
+    assert models[1].image_llm.is_quantized and type(models[1].video_tokenizer.token_proj) is torch.nn.Linear
+    assert same_model(*models, model_inputs("llava"))
 
 clip = Path(sys.argv[2])
 answers = [

@@ -1,9 +1,6 @@
 import os
 
 import pytest
-import torch
-from safetensors.torch import save_file
-from tiny_families import user_turn
 
 from linvt.hub.push import files_to_send, push_folder
 
@@ -77,6 +74,15 @@ def test_files_that_loading_would_mix_with_the_new_ones_go(hub, folder, tmp_path
     kept = {name: name.encode() for name in ("plot.png", "notes/data.json")}
     assert hub.files("me/model") == contents(folder) | kept
     assert hub.commits("me/model") == ["Update the model", "Add model", "initial commit"]
+
+
+def test_stale_files_are_those_of_the_branch(hub, folder, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "model-00001-of-00001.safetensors").write_bytes(b"old")
+    push_folder(folder, "me/model")
+    hub.add_model("me/model", tmp_path / "old", revision="v2")
+    assert push_folder(folder, "me/model", revision="v2").removed == ("model-00001-of-00001.safetensors",)
+    assert hub.files("me/model", "v2") == contents(folder)
 
 
 def test_large_files_in_several_parts(hub, folder):
@@ -189,70 +195,3 @@ def test_an_empty_folder_is_nothing_to_push(tmp_path):
         files_to_send(tmp_path)
     with pytest.raises(ValueError, match="holds no files to push"):
         files_to_send(tmp_path / "missing")
-
-
-# What is loaded
-
-
-LOAD = """
-import sys
-import torch
-from safetensors.torch import load_file
-from transformers import (
-    AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, AutoVideoProcessor,
-    pipeline,
-)
-import linvt
-
-clip = sys.argv[1]
-for name in sys.argv[2:]:
-    inputs = load_file(f"{name}.inputs.safetensors")
-    expected = inputs.pop("logits")
-    name = "me/" + name.rsplit("/")[-1]
-    classes = (linvt.LinVTForConditionalGeneration, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM)
-    for auto_class in classes:
-        model, info = auto_class.from_pretrained(name, output_loading_info=True)
-        assert type(model) is linvt.LinVTForConditionalGeneration
-        assert not info["missing_keys"] and not info["unexpected_keys"]
-        assert torch.equal(model(**inputs).logits, expected), (name, auto_class)
-    assert type(AutoConfig.from_pretrained(name)) is linvt.LinVTConfig
-    processor = AutoProcessor.from_pretrained(name)
-    assert type(processor) is type(linvt.LinVTProcessor.from_pretrained(name)) is linvt.LinVTProcessor
-    assert type(AutoVideoProcessor.from_pretrained(name)) is linvt.LinVTVideoProcessor
-    content = [{"type": "video", "video": clip}, {"type": "text", "text": "What is it?"}]
-    chat = [{"role": "user", "content": content}]
-    own = processor.apply_chat_template(
-        chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-    )
-    assert own.keys() == inputs.keys() and all(torch.equal(own[key], inputs[key]) for key in inputs)
-    answer = model.generate(**own, max_new_tokens=4, do_sample=False)[0, own["input_ids"].shape[1] :]
-    said = pipeline("video-text-to-text", model=name)(chat, max_new_tokens=4, generate_kwargs={"do_sample": False})
-    assert said[0]["generated_text"][-1]["content"] == processor.decode(answer, skip_special_tokens=True)
-    print(name, "loaded")
-"""
-
-
-def test_what_pushed_itself_loads_by_its_id(hub, make_linvt, tmp_path, video_file):
-    """`push_to_hub` of Transformers, then a process that knows nothing but the id: the same logits, bit for bit."""
-    clip, families = video_file(12), ("llava", "qwen2_vl")
-    for family in families:
-        model, processor = make_linvt(family)
-        inputs = processor.apply_chat_template(
-            user_turn(clip, "What is it?"),
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-        )
-        with torch.no_grad():
-            logits = model(**inputs).logits
-        save_file({**inputs, "logits": logits}, tmp_path / f"{family}.inputs.safetensors")
-        model.push_to_hub(f"me/{family}")
-        processor.push_to_hub(f"me/{family}")
-        names = hub.files(f"me/{family}")
-        assert {"model.safetensors", "config.json", "processor_config.json", "tokenizer.json"} <= names.keys()
-        assert not [name for name in names if name.endswith((".bin", ".pt", ".py"))]
-    done = hub.run(LOAD, tmp_path / "home", clip, *(tmp_path / family for family in families))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["me/llava", "loaded", "me/qwen2_vl", "loaded"]
-    assert hub.unknown_requests == []

@@ -24,6 +24,7 @@ from transformers import (
 import linvt
 from linvt.hub import self_contained
 from linvt.hub.self_contained import CLASSES_FILE, carried_code, check_code, save_self_contained
+from linvt.ports.auto_classes import PORTS
 
 
 LOADER = Path(__file__).with_name("load_self_contained.py")
@@ -99,6 +100,14 @@ def test_only_code_that_the_model_needs_is_carried(cases):
         assert files & ports == ({"modeling_mipha.py"} if name == "mipha" else set())
         assert not files & {"cli.py", "convert.py", "video_sft_trainer.py", "auto_classes.py", "self_contained.py"}
         assert all(file == CLASSES_FILE or file in _modules_of_linvt() for file in files)
+
+
+@pytest.mark.parametrize("port", PORTS, ids=lambda port: port[0].model_type)
+def test_the_code_of_every_port_can_be_carried(port):
+    sources = carried_code(port)
+    check_code(sources)
+    assert len(sources) <= len(carried_code()) + 8
+    assert "".join(f"{item.__name__}, " for item in port)[:-2] in sources[CLASSES_FILE]
 
 
 def _modules_of_linvt() -> set[str]:
