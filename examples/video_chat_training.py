@@ -7,12 +7,13 @@ from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset, load_dataset
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoProcessor
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.hub.model_records import TrainingStage, read_records, write_records
+from linvt.hub.model_records import RECORD_FILES, TrainingStage, read_records, write_records
 from linvt.processors.frame_token_cache import FrameTokenCache
 from linvt.processors.row_checks import keep_good_rows
 from linvt.processors.training_rows import number_rows
@@ -115,8 +116,16 @@ def record(trainer: VideoSFTTrainer, arguments: DataArguments, stage: str, learn
         num_steps=trainer.state.global_step,
         batch_size=config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
         learning_rate=config.learning_rate,
-        settings={"lr_scheduler_type": config.lr_scheduler_type, "seed": config.seed, "bf16": config.bf16, **settings},
+        settings={
+            "skip_bad_rows": arguments.skip_bad_rows,
+            "lr_scheduler_type": config.lr_scheduler_type,
+            "seed": config.seed,
+            "bf16": config.bf16,
+            **settings,
+        },
         versions={name: version(name) for name in ("linvt", "transformers", "trl", "peft", "torch")},
     )
-    before = read_records(arguments.model, TrainingStage) if Path(arguments.model).is_dir() else []
-    write_records(config.output_dir, [*before, done])
+    folder = arguments.model
+    if not Path(folder).is_dir():
+        folder = snapshot_download(folder, allow_patterns=RECORD_FILES[TrainingStage])
+    write_records(config.output_dir, [*read_records(folder, TrainingStage), done])

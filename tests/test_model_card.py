@@ -103,7 +103,17 @@ def test_what_is_not_known_is_said(exported):
     assert "No record of a training" in text and "answers about videos mean nothing" in text
     assert "Not evaluated" in text and "Nothing is known about how right" in text
     assert "Not known: the image-LLM was given as a folder" in text
-    assert not (exported / "autoshot" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("shot_detection", "said"),
+    [("autoshot", "which AutoShot finds. Its weights come with `linvt`"), ("uniform", "shots are not looked for")],
+)
+def test_how_frames_are_picked(exported, shot_detection, said):
+    settings = json.loads((exported / "processor_config.json").read_text())
+    settings["video_processor"]["shot_detection"] = shot_detection
+    (exported / "processor_config.json").write_text(json.dumps(settings))
+    assert said in write_model_card(exported, "full").read_text() and not (exported / "autoshot").exists()
 
 
 def test_red_villm_claims_no_averages(tmp_path, make_linvt):
@@ -197,7 +207,7 @@ def test_cards_of_exports(tmp_path):
     write_video(tmp_path / "video.mp4", random_video(12))
     with HubServer() as hub:
         hub.add_model("org/unlicensed", tmp_path / "image_llm")
-        licence = "license: other\nlicense_name: llama\nlicense_link: https://example.com/llama"
+        licence = "license: other\nlicense_name: llama\nlicense_link: LICENSE"
         (tmp_path / "image_llm" / "README.md").write_text(f"---\n{licence}\n---\n")
         commit = hub.add_model("org/llava", tmp_path / "image_llm")
         done = hub.run(WRAP_AND_EXPORT, tmp_path / "home", tmp_path, env=paths)
@@ -211,6 +221,8 @@ def test_cards_of_exports(tmp_path):
             data = card.data.to_dict()
             assert (data["base_model"], data["base_model_relation"]) == ("org/llava", relation)
             assert (data["license"], data["license_name"]) == ("other", "llama")
+            assert data["license_link"] == f"https://huggingface.co/org/llava/blob/{commit}/LICENSE"
+            assert "weights are in `autoshot/`" in card.text
             assert (
                 commit in card.text
                 and "Blender Foundation" in (tmp_path / format / "autoshot" / "README.md").read_text()

@@ -50,7 +50,7 @@ def test_every_figure_of_the_card_is_in_its_records(request):
     card = (request.config.rootpath / "hub_cards" / "small_world_model.md").read_text()
     shown = re.findall(r"\d+\.\d", "".join(line for line in card.splitlines() if line.startswith("| ")))
     assert len(shown) > 25 and set(shown) <= figures
-    seconds = stages[-1].settings["seconds_of_both_stages"]
+    seconds = stages[-1].settings["seconds_with_evaluations"]
     steps, videos = sum(stage.num_steps for stage in stages), stages[0].settings["videos"]
     assert f"{seconds:,} seconds" in card and f"{steps:,} steps of {stages[0].batch_size}" in card
-    assert f"{videos:,} videos of" in card and f"{evaluations[0].num_examples:,} videos" in card
+    assert f"{videos:,} videos of" in card and f"{evaluations[0].num_examples:,} questions" in card

@@ -43,19 +43,18 @@ def records(result: dict, options: Options) -> tuple[list[TrainingStage], list[E
                 "picture_share": options.picture_share,
                 "lora_r": options.lora_r,
                 "seed": result["seed"],
-                "seconds_of_both_stages": result["seconds"],
+                "seconds_with_evaluations": result["seconds"],
             },
             **shared,
         ),
     ]
-    asked = {"videos": options.test_videos, "pictures": options.test_pictures}
     evaluations = [
         Evaluation(
             of="this model" if stage == "tuned" else "the model after stage 1",
             data=f"{kind} of the small world",
-            data_id=f"linvt/small-world-{kind}",
+            data_id=f"small-world-{kind}",
             split="test",
-            num_examples=asked[kind],
+            num_examples=result["num_questions"][kind],
             metric="accuracy",
             unit="percent",
             values={about: round(share, 1) for about, share in shares.items()},

@@ -54,6 +54,7 @@ def write_model_card(
             shutil.copyfile(Path(source) / file, folder / file)
     config = LinVTConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     stages, evaluations = read_records(folder, TrainingStage), read_records(folder, Evaluation)
+    settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["video_processor"]
     pinned = config.image_llm_source or {}
     name = repo_id or folder.name
     licence = _licence(pinned, license)
@@ -67,7 +68,7 @@ def write_model_card(
             base_model_relation=(("adapter" if format == "light" else "finetune") if pinned else None),
             datasets=list(dict.fromkeys(stage.data for stage in stages if stage.data_on_hub)) or None,
             tags=["linvt", "video"],
-            model_name=name.split("/")[-1],
+            model_name=name.split("/")[-1] if evaluations else None,
             eval_results=_results(evaluations) or None,
             **licence,
         ),
@@ -81,11 +82,12 @@ def write_model_card(
             if is_linear
             else "Prompts without videos go to the image-LLM as they are."
         ),
-        image_llm=f"[{pinned['id']}](https://huggingface.co/{pinned['id']})" if pinned else "An image-LLM",
+        image_llm=f"[{pinned['id']}]({_page(pinned)})" if pinned else "An image-LLM",
         image_llm_revision=pinned.get("revision"),
         image_llm_type=config.image_llm_config.model_type,
         num_video_tokens=config.num_video_tokens,
-        frames=_frames(folder),
+        frames=_frames(settings),
+        shots=_shots(settings, folder),
         num_code_files=len(list(folder.glob("*.py"))),
         snippets=snippets(format, name),
         stages=stages,
@@ -126,11 +128,17 @@ def _weights(folder: Path) -> dict[str, str | None]:
     }
 
 
-def _frames(folder: Path) -> str:
-    settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["video_processor"]
+def _frames(settings: dict) -> str:
     height, width = settings["size"]["height"], settings["size"]["width"]
     rate = f"{settings['fps']} per second" if settings.get("num_frames") is None else settings["num_frames"]
     return f"{rate}, of {height} x {width} pixels, unless `num_frames` or `fps` says otherwise"
+
+
+def _shots(settings: dict, folder: Path) -> str:
+    if settings["shot_detection"] == "uniform":
+        return "Frames are spread evenly over the whole video; shots are not looked for."
+    where = "are in `autoshot/`" if (folder / AUTOSHOT_SUBFOLDER).is_dir() else "come with `linvt`"
+    return f"Frames are spread over the shots of a video, which AutoShot finds. Its weights {where}."
 
 
 def _results(evaluations: list[Evaluation]) -> list[EvalResult]:
@@ -168,6 +176,8 @@ def _licence(pinned: dict[str, str], given: str | None) -> dict[str, str]:
             ) from error
         base = {}
     found = {key: base[key] for key in ("license", "license_name", "license_link") if base.get(key)}
+    if "license_link" in found and "://" not in found["license_link"]:  # a file of its repository
+        found["license_link"] = f"{_page(pinned)}/blob/{pinned['revision']}/{found['license_link']}"
     if "license" not in found and given is None:
         raise ValueError(f"The card of {where} names no licence; find it and give it, with --license.")
     if given not in (None, found.get("license", given)):
@@ -184,9 +194,14 @@ def _licence_text(pinned: dict[str, str], licence: dict[str, str]) -> str:
             "Not known: the image-LLM was given as a folder, which names none. Its licence holds for its weights and "
             "for what was made of them."
         )
-    name = licence.get("license_name", licence["license"])
+    names = licence.get("license_name", licence["license"])
+    name = names if isinstance(names, str) else ", ".join(names)
     text = f"[{name}]({licence['license_link']})" if "license_link" in licence else f"`{name}`"
-    return f"{text}, that of the image-LLM." if pinned else f"{text}."
+    return f"{text}, that of [the image-LLM]({_page(pinned)})." if pinned else f"{text}."
+
+
+def _page(pinned: dict[str, str]) -> str:
+    return f"https://huggingface.co/{pinned['id']}"
 
 
 __all__ = ["write_model_card"]

@@ -21,7 +21,8 @@ class TrainingStage:
         data (`str`): Hub id or file name of the rows, or what they are.
         data_on_hub (`bool`): Whether `data` is a Hub id.
         num_rows (`int`): Rows it learnt from.
-        num_rows_left_out (`int`): Bad rows that were left out.
+        num_rows_left_out (`int`): Bad rows that the check before the training left out. Rows that turn out bad when
+            their batch is made are left out of it, and are not counted here.
         num_steps (`int`): Steps of the optimiser, those before a resume included.
         batch_size (`int`): Rows of a step, over all processes and micro-batches.
         learning_rate (`float`): The highest.
@@ -48,7 +49,7 @@ class Evaluation:
     Args:
         of (`str`): `"this model"`, or what was asked to compare it with, such as `"the image-LLM"`.
         data (`str`): Name of the set of questions.
-        data_id (`str`): Its Hub id; for a set that is not on the Hub a name of the same form.
+        data_id (`str`): Its Hub id; for a set that is not on the Hub a name without a slash.
         split (`str`): Of the data, such as `"test"`.
         num_examples (`int`): Questions of all kinds together.
         metric (`str`): Identifier of the metric, such as `"accuracy"`.
