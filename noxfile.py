@@ -1,9 +1,12 @@
 """The tests on the oldest and on the newest dependencies that pyproject.toml allows: `nox -s oldest`, `nox -s newest`.
 
-Arguments behind `--` go to pytest. The environments are under .nox/, some 6 GB each.
+And `nox -s self_contained`: checkpoints that carry their code, where nothing but Transformers and its like is
+installed. Arguments behind `--` go to pytest. The environments are under .nox/, some 6 GB each.
 """
 
 import json
+import shutil
+from pathlib import Path
 
 import nox
 from packaging.requirements import Requirement
@@ -25,6 +28,23 @@ def oldest(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     session.install("--upgrade", "-e", ".[test]")
     run_tests(session)
+
+
+@nox.session
+@nox.parametrize("version", ["newest", "oldest"])
+def self_contained(session: nox.Session, version: str) -> None:
+    """What `linvt` writes with the newest Transformers loads without `linvt`, and on the oldest Transformers too."""
+    cases = Path(session.create_tmp()) / "cases"
+    shutil.rmtree(cases, ignore_errors=True)
+    command = ("uv", "run", "--no-project", "--isolated", "--with-editable", ".", "python")
+    session.run(*command, "tests/self_contained_cases.py", str(cases), external=True)
+    requirement = "transformers"
+    if version == "oldest":
+        lines = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+        (bounds,) = (line.specifier for line in map(Requirement, lines) if line.name == "transformers")
+        requirement += "".join(f"=={bound.version}" for bound in bounds if bound.operator == ">=")
+    session.install(requirement, "torch", "torchvision", "av")
+    session.run("python", "tests/load_self_contained.py", *map(str, sorted(cases.iterdir())))
 
 
 def run_tests(session: nox.Session, *options: str) -> None:

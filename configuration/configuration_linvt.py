@@ -168,6 +168,11 @@ class LinVTConfig(PreTrainedConfig):
         frames_per_patch (`int`, *optional*, defaults to 1):
             Frames that the vision encoder takes in as one. The encoder of Qwen2-VL has patches two frames deep: 2
             halves its cost, and that of the video tokenizer, and two neighbours share their tokens.
+        image_llm_source (`dict[str, str]`, *optional*):
+            `"id"` and `"revision"` (the commit) of the image-LLM that was wrapped, if it came from the Hub.
+        image_llm_weights (`str`, *optional*, defaults to `"inside"`):
+            Where a checkpoint has the weights of its image-LLM: `"inside"`; in a light one `"source"`, that is
+            `image_llm_source`, or `"source_and_adapter"`, there with the LoRA in its subfolder `adapter/` added.
 
     Example:
 
@@ -195,11 +200,15 @@ class LinVTConfig(PreTrainedConfig):
     video_tokenizer_config: dict | PreTrainedConfig | None = None
     frames_per_batch: int = 16
     frames_per_patch: int = 1
+    image_llm_source: dict | None = None
+    image_llm_weights: Literal["inside", "source", "source_and_adapter"] = "inside"
 
     def __post_init__(self, **kwargs):
         image_llm_config = _image_llm_config(self.image_llm_config)
         video_tokenizer_config = _video_config(self.video_tokenizer_config)
         attn_implementation = kwargs.pop("attn_implementation", None)
+        if not self.is_remote_code():
+            kwargs.pop("auto_map", None)  # of a self-contained checkpoint, whose code this class does not save
         # The base class hands its own settings down to the sub-configurations. They stand aside meanwhile: the
         # configuration of a live image-LLM must not change because the model is wrapped.
         self.image_llm_config = self.video_tokenizer_config = None
@@ -210,6 +219,7 @@ class LinVTConfig(PreTrainedConfig):
         for name in ("frames_per_batch", "frames_per_patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        self._check_image_llm_source()
         embedding_size = self.get_text_config().hidden_size
         if self.video_tokenizer_config.embedding_size not in (None, embedding_size):
             raise ValueError(
@@ -223,6 +233,20 @@ class LinVTConfig(PreTrainedConfig):
     def num_video_tokens(self) -> int:
         """Video tokens that the LLM sees of one video."""
         return self.video_tokenizer_config.num_video_tokens
+
+    def _check_image_llm_source(self) -> None:
+        source = self.image_llm_source
+        if source is not None and not (
+            source.keys() == {"id", "revision"} and all(isinstance(value, str) for value in source.values())
+        ):
+            raise ValueError(
+                f"image_llm_source is {source}; give {{'id': Hub id of the image-LLM, 'revision': its commit}}."
+            )
+        if source is None and self.image_llm_weights != "inside":
+            raise ValueError(
+                f"image_llm_weights is {self.image_llm_weights!r}, but there is no image_llm_source, whose they are; "
+                "give its id and revision."
+            )
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The configuration of the image-LLM's language model."""

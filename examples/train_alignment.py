@@ -13,7 +13,7 @@ on from its last checkpoint. What OUTPUT_DIR then holds is a LinVT model and its
 from dataclasses import dataclass, field
 
 from trl import SFTConfig, TrlParser
-from video_chat_training import DataArguments, load_model_and_processor, make_trainer, train
+from video_chat_training import DataArguments, load_model_and_processor, make_trainer, record, train
 
 from linvt.training_stages import freeze_for_alignment
 
@@ -37,6 +37,10 @@ def main() -> None:
     trainer = make_trainer(model, processor, arguments, config, contrastive_weight=arguments.contrastive_weight)
     train(trainer, config)
     trainer.save_model()
+    if trainer.is_world_process_zero():
+        record(
+            trainer, arguments, "alignment", ["the video tokenizer"], contrastive_weight=arguments.contrastive_weight
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trl import SFTConfig, TrlParser
-from video_chat_training import DataArguments, load_model_and_processor, make_trainer, train
+from video_chat_training import DataArguments, load_model_and_processor, make_trainer, record, train
 
 from linvt.training_stages import lora_for_instruction, merge_adapter
 
@@ -38,6 +38,9 @@ def main() -> None:
         # From what was saved, since the weights in memory may be sharded.
         merge_adapter(arguments.model, adapter, dtype=arguments.dtype).save_pretrained(config.output_dir)
         processor.save_pretrained(config.output_dir)
+        learnt = ["the video tokenizer", "LoRA on the LLM"]
+        lora = {"lora_r": arguments.lora_r, "lora_alpha": arguments.lora_alpha}
+        record(trainer, arguments, "instruction tuning", learnt, **lora)
     trainer.accelerator.wait_for_everyone()
 
 

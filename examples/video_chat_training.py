@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from accelerate import PartialState
 from datasets import Dataset, load_dataset
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoProcessor
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.hub.model_records import RECORD_FILES, TrainingStage, read_records, write_records
 from linvt.processors.frame_token_cache import FrameTokenCache
 from linvt.processors.row_checks import keep_good_rows
 from linvt.processors.training_rows import number_rows
@@ -30,6 +33,9 @@ class DataArguments:
     frame_token_cache: str | None = field(
         default=None, metadata={"help": "Folder for what the vision encoder makes of the frames, computed once."}
     )
+
+    def __post_init__(self) -> None:
+        self.num_rows: dict[str, int] = {}  # of each data set, bad rows included; for the record
 
 
 def load_model_and_processor(
@@ -60,6 +66,7 @@ def load_rows(name: str, processor: LinVTProcessor, arguments: DataArguments) ->
         hub_id, _, split = name.partition(":")
         rows = load_dataset(hub_id, split=split or "train")
     rows = number_rows(rows)
+    arguments.num_rows[name] = len(rows)
     limits = (arguments.max_tokens, arguments.max_video_seconds)
     return keep_good_rows(rows, processor, arguments.skip_bad_rows, *limits)
 
@@ -92,3 +99,33 @@ def train(trainer: VideoSFTTrainer, config: SFTConfig) -> None:
     if checkpoint == "last":
         checkpoint = get_last_checkpoint(config.output_dir) if Path(config.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def record(trainer: VideoSFTTrainer, arguments: DataArguments, stage: str, learnt: list[str], **settings) -> None:
+    """Writes into training.json, after the stages of the model that this one began with, what the card shall tell."""
+    config, name = trainer.args, arguments.dataset
+    is_file = Path(name).suffix in (".json", ".jsonl")
+    num_rows = len(trainer.train_dataset)
+    done = TrainingStage(
+        stage=stage,
+        learnt=learnt,
+        data=Path(name).name if is_file else name.partition(":")[0],
+        data_on_hub=not is_file,
+        num_rows=num_rows,
+        num_rows_left_out=arguments.num_rows[name] - num_rows,
+        num_steps=trainer.state.global_step,
+        batch_size=config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
+        learning_rate=config.learning_rate,
+        settings={
+            "skip_bad_rows": arguments.skip_bad_rows,
+            "lr_scheduler_type": config.lr_scheduler_type,
+            "seed": config.seed,
+            "bf16": config.bf16,
+            **settings,
+        },
+        versions={name: version(name) for name in ("linvt", "transformers", "trl", "peft", "torch")},
+    )
+    folder = arguments.model
+    if not Path(folder).is_dir():
+        folder = snapshot_download(folder, allow_patterns=RECORD_FILES[TrainingStage])
+    write_records(config.output_dir, [*read_records(folder, TrainingStage), done])

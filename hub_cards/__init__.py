@@ -1,1 +1,7 @@
-"""Templates of model cards, and the cards of what is published. Python only because it is installed with `linvt`."""
+"""The template of model cards, and the cards of what is published. Python only to be installed with `linvt`."""
+
+from pathlib import Path
+
+
+TEMPLATE = Path(__file__).parent / "model_card.md"
+AUTOSHOT_CARD = Path(__file__).parent / "autoshot_weights.md"

@@ -1,4 +1,4 @@
-"""The `linvt` command: ask a question about a video, convert and wrap an image-LLM, list the shots of a video.
+"""The `linvt` command: ask about a video, list its shots, wrap, convert, export and push models.
 
 Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 130 interrupted, 1 anything
 else.
@@ -15,15 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from huggingface_hub import logging as hub_logging
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from transformers.generation import BaseStreamer
 from transformers.utils import logging
 
+from linvt.cli_hub import add_hub_commands
 from linvt.cli_output import ProgressBar, about_video, add_json_option, check_folder, describe_video, table
 from linvt.cli_shots import add_shots_command
 from linvt.conversion import KINDS
 from linvt.conversion.convert import convert_checkpoint
 from linvt.frame_clips import frame_clips
+from linvt.hub.lost_connection import HTTPError, lost_connection
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
 from linvt.processors.processing_linvt import LinVTProcessor
@@ -38,14 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     if options.json or not sys.stderr.isatty():
         logging.disable_progress_bar()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character of an answer
     try:
         result = options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"linvt {options.command}: {_one_line(error)}", file=sys.stderr)
+    except (ValueError, OSError, HTTPError) as error:
+        print(f"linvt {options.command}: {_one_line(lost_connection(error) or error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"linvt {options.command}: interrupted", file=sys.stderr)
@@ -247,6 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     add_json_option(command)
 
     add_shots_command(commands)
+    add_hub_commands(commands)
     return parser
 
 
@@ -280,7 +285,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())
 
 

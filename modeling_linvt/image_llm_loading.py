@@ -3,6 +3,7 @@
 import copy
 import inspect
 import os
+from pathlib import Path
 
 import torch
 from transformers import (
@@ -12,13 +13,17 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import cached_file
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.image_llm_families import FAMILIES, image_llm_family
+from linvt.safe_weights import safetensors_only
 
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 """Arguments of `from_pretrained` that say where a file comes from, not what is made of it."""
+
+_SAYS_WHICH_WEIGHTS = ("config", "gguf_file", "key_mapping", "state_dict", "subfolder", "variant")
 
 _CROSS_ATTENTION = "its language model reads images through cross-attention, so there is no place for video tokens"
 _ENCODER_DECODER = "it is an encoder-decoder; LinVT needs a decoder that takes inputs_embeds"
@@ -71,7 +76,23 @@ def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel
             f"{name_or_path} holds a {config.model_type!r} model, which is not an image-LLM: Transformers has no "
             "image-text-to-text class for it. Give the id or the folder of an image-LLM, such as LLaVA or Qwen2-VL."
         )
-    return AutoModelForImageTextToText.from_pretrained(name_or_path, **kwargs)
+    return AutoModelForImageTextToText.from_pretrained(name_or_path, **safetensors_only(name_or_path, kwargs))
+
+
+def image_llm_source(name_or_path: str | os.PathLike, **kwargs) -> dict[str, str] | None:
+    """
+    `id` and `revision`, the commit, of an image-LLM on the Hub, so that just this one can be had again; nothing for a
+    folder, or where more than these two says which files were read, or how.
+
+    Args:
+        kwargs: Those of [`load_image_llm`].
+    """
+    if os.path.isdir(name_or_path) or any(kwargs.get(name) for name in _SAYS_WHICH_WEIGHTS):
+        return None
+    path = cached_file(name_or_path, "config.json", **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
+    if path is None:
+        return None  # loading says that there is no config.json
+    return {"id": str(name_or_path), "revision": Path(path).parent.name}  # cache/models--ID/snapshots/COMMIT/FILE
 
 
 def check_image_llm_config(config: PreTrainedConfig) -> None:
@@ -164,6 +185,7 @@ __all__ = [
     "REFUSED",
     "check_image_llm",
     "check_image_llm_config",
+    "image_llm_source",
     "load_image_llm",
     "refusal_reason",
     "spare_video_tokenizer",

@@ -32,12 +32,15 @@ from linvt.image_llm_loading import (
     HUB_ARGUMENTS,
     check_image_llm,
     check_image_llm_config,
+    image_llm_source,
     load_image_llm,
     spare_video_tokenizer,
 )
+from linvt.light_checkpoint import load_light
 from linvt.modeling_linvt_video import LinVTVideoModel
 from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.rank_agreement import ALONE, RankAgreement, weights_are_sharded
+from linvt.safe_weights import safetensors_only
 from linvt.video_encoding import LinVTVideoFeatures, VideoEncodingMixin
 
 
@@ -135,13 +138,21 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         Raises:
             `ValueError`: If LinVT cannot wrap this model; the message says why.
         """
+        source = None
         if isinstance(image_llm, PreTrainedModel):
             if kwargs:
                 raise ValueError(f"{', '.join(kwargs)} can be given with the id of an image-LLM, not with a model.")
         else:
+            source = image_llm_source(image_llm, **kwargs)
+            if source is not None:
+                kwargs["revision"] = source["revision"]  # the branch may move while files are loaded
             image_llm = load_image_llm(image_llm, **kwargs)
         check_image_llm(image_llm)
-        config = LinVTConfig(image_llm_config=image_llm.config, video_tokenizer_config=video_tokenizer_config)
+        config = LinVTConfig(
+            image_llm_config=image_llm.config,
+            video_tokenizer_config=video_tokenizer_config,
+            image_llm_source=source,
+        )
         config.video_tokenizer_config._attn_implementation = image_llm.config._attn_implementation
         embeddings = image_llm.get_input_embeddings().weight
         config.dtype = embeddings.dtype
@@ -155,8 +166,10 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | None = None, **kwargs):
         """
         Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`. A `quantization_config` quantises the
-        image-LLM and spares the video tokenizer.
+        image-LLM and spares the video tokenizer. Of a light checkpoint, the image-LLM is loaded from its own
+        repository, with the same arguments.
         """
+        weights = "inside" if config is None else config.image_llm_weights
         if config is None:
             hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
@@ -166,6 +179,11 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
                     f"{pretrained_model_name_or_path} holds {kind}, not a LinVT one. To put a video tokenizer on an "
                     "image-LLM use LinVTForConditionalGeneration.from_image_llm."
                 )
+            weights = fields.get("image_llm_weights", "inside")
+        if weights != "inside":
+            return load_light(cls, pretrained_model_name_or_path, *args, config=config, **kwargs)
+        if pretrained_model_name_or_path is not None:
+            kwargs = safetensors_only(pretrained_model_name_or_path, kwargs)
         if isinstance(kwargs.get("quantization_config"), QuantizationConfigMixin):
             kwargs["quantization_config"] = spare_video_tokenizer(kwargs["quantization_config"])
         return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
@@ -178,6 +196,7 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
                 "and save it unquantised, then give quantization_config to from_pretrained; or save only "
                 "model.video_tokenizer."
             )
+        self.config.image_llm_weights = "inside"
         super().save_pretrained(save_directory, **kwargs)
 
     def get_input_embeddings(self) -> torch.nn.Module:

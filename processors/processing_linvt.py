@@ -135,6 +135,11 @@ class LinVTProcessor(ProcessorMixin):
         features, _ = self._process(text, images, given, self.resolve_template(), kwargs)
         return features.convert_to_tensors(kwargs.get("return_tensors"))
 
+    def save_pretrained(self, save_directory, *args, **kwargs) -> list[str]:
+        """As `ProcessorMixin.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
+        self.video_processor.save_autoshot(save_directory)
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
         """What a video becomes in the prompt: `num_video_tokens` placeholders between the markers of an image."""
         start, end = self._image_markers

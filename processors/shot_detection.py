@@ -3,19 +3,17 @@
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
+from linvt.processors.autoshot_files import AUTOSHOT_WEIGHTS, find_autoshot
 from linvt.processors.frame_selection import iter_shots
 from linvt.processors.modeling_autoshot import AutoShotModel
 
-
-# Trained by examples/train_autoshot.py; the README in the folder says on what.
-AUTOSHOT_WEIGHTS = Path(__file__).parent / "autoshot_weights"
 
 _IMPORTED_IN = os.getpid()
 
@@ -37,15 +35,24 @@ def load_shot_detector(
         frames, in order, each as soon as its end is known.
 
     Raises:
-        `ValueError`: If the weights are not those of AutoShot, or not all of them: a network with random weights
-            would find shots too.
+        `FileNotFoundError`: If there are none.
+        `ValueError`: If the weights are not those of AutoShot, damaged, or not all of them: a network with random
+            weights would find shots too.
     """
     name_or_path = AUTOSHOT_WEIGHTS if name_or_path is None else name_or_path
-    config = AutoConfig.from_pretrained(name_or_path)
-    if not isinstance(config, AutoShotConfig):
-        raise ValueError(f"{name_or_path} holds a {config.model_type!r} model; give trained AutoShot weights.")
-    # In float32 whatever they are stored in: processors have no fast float16.
-    network, info = AutoShotModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+    # By its own class, and not through AutoConfig, which knows it only where `linvt` is installed.
+    fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    if fields.get("model_type") != AutoShotConfig.model_type:
+        raise ValueError(f"{name_or_path} holds a {fields.get('model_type')!r} model; give trained AutoShot weights.")
+    folder = find_autoshot(name_or_path)
+    options = {"config": AutoShotConfig.from_dict(fields), "use_safetensors": True, "output_loading_info": True}
+    try:
+        # In float32 whatever they are stored in: processors have no fast float16.
+        network, info = AutoShotModel.from_pretrained(folder, dtype=torch.float32, **options)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The AutoShot weights {folder / 'model.safetensors'} are damaged ({error}); get them again."
+        ) from error
     if info["missing_keys"]:
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 

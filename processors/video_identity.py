@@ -3,14 +3,12 @@
 import hashlib
 import os
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers.utils import cached_file
 
-from linvt.processors.shot_detection import AUTOSHOT_WEIGHTS
+from linvt.processors.autoshot_files import find_autoshot
 from linvt.processors.video_container import VideoReadError, describe_source
 
 
@@ -33,8 +31,7 @@ def shot_detector_identity(name_or_path: str | None) -> str:
     """A hash of AutoShot's weights and settings; those of the package by default, as in [`load_shot_detector`]."""
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
-        path = cached_file(AUTOSHOT_WEIGHTS if name_or_path is None else name_or_path, name)
-        digest.update(Path(path).read_bytes())
+        digest.update((find_autoshot(name_or_path) / name).read_bytes())
     return digest.hexdigest()
 
 

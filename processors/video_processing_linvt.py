@@ -17,6 +17,12 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
 
+from linvt.processors.autoshot_files import (
+    OF_THE_CHECKPOINT,
+    copy_autoshot,
+    find_autoshot,
+    find_autoshot_of_checkpoint,
+)
 from linvt.processors.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
 from linvt.processors.sampled_video import SampledVideo
 from linvt.processors.shot_detection import load_shot_detector
@@ -38,7 +44,8 @@ class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
         `"uniform"` spreads them over time and decodes only what it needs. Videos that are given as frames are one
         shot.
     autoshot_model (`str`, *optional*):
-        Hub id or folder of trained AutoShot weights. By default those that come with this package.
+        Hub id or folder of trained AutoShot weights. By default those that come with this package;
+        `"checkpoint:autoshot"` for those in the subfolder `autoshot/` of the checkpoint that this processor is of.
     on_progress (`Callable[[float], None]`, *optional*):
         Called with the fraction of a file that has been read.
     """
@@ -73,6 +80,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     fps = None
     shot_detection = "autoshot"
     autoshot_model = None
+    autoshot_folder = None  # where the weights are that came with the checkpoint; never saved
     valid_kwargs = LinVTVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_milliseconds", "video_shot_ids"]
 
@@ -107,6 +115,45 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             image_std=image_processor.image_std,
             **kwargs,
         )
+
+    @classmethod
+    def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
+        """As in `BaseVideoProcessor`; also finds AutoShot weights that travel with the checkpoint."""
+        fields, unused = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if fields.get("autoshot_model") == OF_THE_CHECKPOINT and "autoshot_model" not in kwargs:
+            hub_kwargs = {name: value for name, value in kwargs.items() if name not in unused and name[0] != "_"}
+            folder = find_autoshot_of_checkpoint(pretrained_model_name_or_path, **hub_kwargs)
+            fields = {**fields, "autoshot_folder": str(folder)}
+        return fields, unused
+
+    def take_autoshot_along(self) -> None:
+        """From now on `save_pretrained` saves the AutoShot weights too, whichever this processor uses."""
+        if self.autoshot_model != OF_THE_CHECKPOINT:
+            self.autoshot_folder = str(find_autoshot(self.autoshot_model))
+            self.autoshot_model = OF_THE_CHECKPOINT
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> list[str]:
+        """As `BaseVideoProcessor.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
+        self.save_autoshot(save_directory)
+        return super().save_pretrained(save_directory, **kwargs)
+
+    def save_autoshot(self, save_directory: str | os.PathLike) -> None:
+        if self.autoshot_model == OF_THE_CHECKPOINT:
+            copy_autoshot(self._autoshot_of_checkpoint(), save_directory)
+
+    def _autoshot_of_checkpoint(self) -> str:
+        if self.autoshot_folder is None:
+            raise ValueError(
+                f"autoshot_model is {OF_THE_CHECKPOINT!r}, the weights of the checkpoint, but this processor was not "
+                "loaded from one that has some; give a folder or Hub id of AutoShot weights."
+            )
+        return self.autoshot_folder
+
+    def to_dict(self) -> dict:
+        dropped = {"autoshot_folder"}
+        if self._auto_class is None:  # of a self-contained checkpoint, whose code these classes do not save
+            dropped.add("auto_map")
+        return {name: value for name, value in super().to_dict().items() if name not in dropped}
 
     def preprocess(self, videos, **kwargs) -> BatchFeature:
         """
@@ -157,6 +204,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
         if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
             options["num_frames"] = None
+        if options["autoshot_model"] == OF_THE_CHECKPOINT:
+            options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 
     def _sample(self, video, metadata, options: dict) -> SampledVideo:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import HubServer
 from tiny_families import FAMILIES, SMALL, build_image_llm, random_video, user_turn, write_video
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
@@ -76,6 +77,26 @@ def run(capsys):
         return code, output.out, output.err
 
     return call
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub for the client in this process, with an empty cache; `hub.run` starts another that knows only the Hub."""
+    with HubServer() as server:
+        constants = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+        }
+        for name, value in constants.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the Hub that it was made for
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own attempts
+        yield server
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from make_clip import CLIP
 
 from linvt import LinVTForConditionalGeneration
 from linvt.cli import SMALL_MODEL
+from linvt.hub.model_records import Evaluation, TrainingStage, read_records
 
 
 CLIP_FILE = "examples/shapes.mp4"
@@ -36,24 +37,20 @@ def test_answers_about_the_clip_are_true(run, request, question, answer):
 
 def test_it_is_small_and_complete():
     files = {path.name for path in SMALL_MODEL.iterdir()}
-    assert {"README.md", "config.json", "model.safetensors", "processor_config.json", "evaluation.json"} <= files
+    assert {"config.json", "model.safetensors", "processor_config.json", "training.json", "evaluation.json"} <= files
     assert sum(path.stat().st_size for path in SMALL_MODEL.iterdir()) < 20e6
     model = LinVTForConditionalGeneration.from_pretrained(SMALL_MODEL)
     assert model.dtype == torch.float32 and model.config.num_video_tokens == 28
 
 
-def test_every_figure_of_the_card_is_in_its_evaluation():
-    measured = json.loads((SMALL_MODEL / "evaluation.json").read_text())
-    figures = {
-        f"{share:.1f}"
-        for stage in ("aligned", "tuned")
-        for part in measured[stage].values()
-        for share in part.values()
-    }
-    rows = [
-        line
-        for line in (SMALL_MODEL / "README.md").read_text().splitlines()
-        if line.startswith(("| videos", "| pictures"))
-    ]
-    shown = [figure for row in rows for figure in re.findall(r"\d+\.\d", row)]
+def test_every_figure_of_the_card_is_in_its_records(request):
+    evaluations = read_records(SMALL_MODEL, Evaluation)
+    stages = read_records(SMALL_MODEL, TrainingStage)
+    figures = {f"{value:.1f}" for evaluation in evaluations for value in evaluation.values.values()}
+    card = (request.config.rootpath / "hub_cards" / "small_world_model.md").read_text()
+    shown = re.findall(r"\d+\.\d", "".join(line for line in card.splitlines() if line.startswith("| ")))
     assert len(shown) > 25 and set(shown) <= figures
+    seconds = stages[-1].settings["seconds_with_evaluations"]
+    steps, videos = sum(stage.num_steps for stage in stages), stages[0].settings["videos"]
+    assert f"{seconds:,} seconds" in card and f"{steps:,} steps of {stages[0].batch_size}" in card
+    assert f"{videos:,} videos of" in card and f"{evaluations[0].num_examples:,} questions" in card

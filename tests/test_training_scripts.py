@@ -12,6 +12,7 @@ from tiny_families import random_video
 from training_runs import launcher_of, row, run
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.hub.model_records import TrainingStage, read_records
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -76,3 +77,10 @@ def test_from_stage_to_stage(make_linvt, video_file, tmp_path, ask, ranks):
     inputs = ask(LinVTProcessor.from_pretrained(tmp_path / "tuned"), random_video(5), "What?")
     assert tuned.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
     assert (tmp_path / "tuned" / "adapter" / "adapter_model.safetensors").is_file()
+    first_stage, second_stage = read_records(tmp_path / "tuned", TrainingStage)
+    assert (first_stage.stage, second_stage.stage) == ("alignment", "instruction tuning")
+    assert (first_stage.num_steps, second_stage.num_steps) == (3 if ranks == 1 else 2, 2)  # those before a resume too
+    for stage in (first_stage, second_stage):
+        assert (stage.data, stage.data_on_hub, stage.num_rows, stage.num_rows_left_out) == ("rows.jsonl", False, 4, 1)
+        assert (stage.batch_size, stage.learning_rate) == (2, 0.01) and stage.settings["skip_bad_rows"]
+    assert second_stage.settings["lora_r"] == 4

@@ -60,19 +60,23 @@ class Run:
         result["video_tokenizer_parameters"] = sum(p.numel() for p in self.model.video_tokenizer.parameters())
         videos = self._videos("train", self.options.videos)
         rows = video_rows(videos)
+        result["num_rows"] = result["num_rows_with_pictures"] = len(rows)
+        questions = self._questions()
+        result["num_questions"] = {kind: len(asked.rows) for kind, asked in questions.items()}
         share = self.options.aligned_share if variant.tunes_llm else 1.0
         num_aligning = round(self.options.steps * share) if variant.aligns else 0
         if variant.aligns:
             freeze_for_alignment(self.model)
             result["losses"] += self._train(rows, videos, num_aligning, self.options.contrastive_weight)
-            result["aligned"] = self._accuracies()
+            result["aligned"] = self._accuracies(questions)
         if variant.tunes_llm:
             share = self.options.picture_share
             rows = rows + picture_rows("train", round(len(rows) * share / (1 - share)))
+            result["num_rows_with_pictures"] = len(rows)
             lora = lora_for_instruction(self.model, r=self.options.lora_r, lora_alpha=2 * self.options.lora_r)
             self.model = get_peft_model(self.model, lora)
             result["losses"] += self._train(rows, videos, self.options.steps - num_aligning, 0.0)
-            result["tuned"] = self._accuracies()
+            result["tuned"] = self._accuracies(questions)
         result["seconds"] = round(time.monotonic() - started)
         return result
 
@@ -132,13 +136,15 @@ class Run:
         trainer.train()
         return [{"step": log["step"], "loss": log["loss"]} for log in trainer.state.log_history if "loss" in log]
 
-    def _accuracies(self) -> dict[str, dict[str, float]]:
+    def _questions(self) -> dict[str, RowCollator]:
         videos = self._videos("test", self.options.test_videos)
-        pictures = self._collator(picture_rows("test", self.options.test_pictures), "test", None)
         return {
-            "videos": accuracy(self.model, self._collator(video_rows(videos), "test", videos)),
-            "pictures": accuracy(self.model, pictures),
+            "videos": self._collator(video_rows(videos), "test", videos),
+            "pictures": self._collator(picture_rows("test", self.options.test_pictures), "test", None),
         }
+
+    def _accuracies(self, questions: dict[str, RowCollator]) -> dict[str, dict[str, float]]:
+        return {kind: accuracy(self.model, asked) for kind, asked in questions.items()}
 
 
 def _length(row: Row) -> int:

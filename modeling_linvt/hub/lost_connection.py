@@ -1,0 +1,26 @@
+"""Telling a lost connection to the Hub from all else that can go wrong with it."""
+
+from huggingface_hub import constants
+
+# The base of all that an HTTP request can raise; it is httpx's in huggingface_hub 1.x and httpx2's in 2.x.
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+
+def http_error(error: BaseException) -> HTTPError | None:
+    """The HTTP error that this is, or that it was raised for: Transformers and the client wrap them once."""
+    found = error if isinstance(error, HTTPError) else error.__cause__ or error.__context__
+    return found if isinstance(found, HTTPError) else None
+
+
+def lost_connection(error: BaseException) -> str | None:
+    """What to tell the user if the Hub gave no answer, or only that it is out of order; `None` for other errors."""
+    found = http_error(error)
+    if found is None or (isinstance(found, HfHubHTTPError) and found.response.status_code < 500):
+        return None
+    return (
+        f"{constants.ENDPOINT} cannot be reached any more ({str(found) or type(found).__name__}). The same command "
+        "goes on where it stopped: large files that have gone over as a whole do not go again."
+    )
+
+
+__all__ = ["HTTPError", "http_error", "lost_connection"]

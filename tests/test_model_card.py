@@ -1,0 +1,237 @@
+"""Model cards say what the files of a model say, the Hub accepts them, and their snippets run as they stand."""
+
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from safetensors import safe_open
+from tiny_families import random_video, write_video
+from tiny_models import tiny_llava
+
+from linvt import LinVTForConditionalGeneration
+from linvt.hub.model_card import write_model_card
+from linvt.hub.model_records import Evaluation, TrainingStage, read_records, write_records
+
+
+STAGE = TrainingStage(
+    stage="alignment",
+    learnt=["the video tokenizer"],
+    data="org/captions",
+    data_on_hub=True,
+    num_rows=7130,
+    num_rows_left_out=29,
+    num_steps=222,
+    batch_size=32,
+    learning_rate=0.0013,
+    settings={"seed": 7},
+    versions={"torch": "2.15.0"},
+)
+EVALUATION = Evaluation(
+    of="this model",
+    data="Some questions",
+    data_id="org/questions",
+    split="test",
+    num_examples=487,
+    metric="accuracy",
+    unit="percent",
+    values={"order": 61.3, "mean": 58.25},
+)
+
+
+@pytest.fixture
+def exported(make_linvt, tmp_path):
+    folder = tmp_path / "my-model"
+    for part in make_linvt("llava"):
+        part.save_pretrained(folder)
+    return folder
+
+
+def numbers_of(folder: Path) -> set[str]:
+    """Every number that a file of the model holds or that its weights add up to, as a card would write it."""
+    texts = [file.read_text() for file in folder.glob("*.json")]
+    config = json.loads((folder / "config.json").read_text())["video_tokenizer_config"]
+    found = {str(sum(config["num_queries"])), f"{sum(file.stat().st_size for file in folder.glob('*.safetensors')):,}"}
+    sizes = {}
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        for name in weights.keys():
+            sizes[name] = math.prod(weights.get_slice(name).get_shape())
+    found.add(f"{sum(sizes.values()):,}")
+    found.add(f"{sum(size for name, size in sizes.items() if name.startswith('video_tokenizer.')):,}")
+    return found | set(re.findall(r"\d+(?:\.\d+)*", " ".join(texts)))
+
+
+def test_every_number_is_in_a_file(exported):
+    write_records(exported, [STAGE])
+    write_records(exported, [EVALUATION])
+    card = ModelCard.load(write_model_card(exported, "full", license="mit"))
+    # Without code, links, and the sentences that count nothing.
+    text = re.sub(r"```.*?```|\(https?://\S+\)|arXiv:\S+|F32|^\d\. ", "", card.text, flags=re.DOTALL | re.MULTILINE)
+    shown = set(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)*", text))
+    assert {"7130", "29", "222", "32", "0.0013", "61.3", "58.25", "487", "2.15.0"} <= shown
+    assert shown <= numbers_of(exported)
+
+
+def test_metadata(exported):
+    write_records(exported, [STAGE, STAGE])
+    before = {**vars(EVALUATION), "of": "the image-LLM", "values": {"order": 50.0}}
+    write_records(exported, [Evaluation(**before), EVALUATION])
+    card = ModelCard.load(write_model_card(exported, "full", repo_id="me/there", license="mit"))
+    data = card.data.to_dict()
+    assert data["pipeline_tag"] == "video-text-to-text" and data["library_name"] == "linvt"
+    assert data["license"] == "mit" and data["datasets"] == ["org/captions"]
+    assert "base_model" not in data and "@" not in card.text
+    name, results = model_index_to_eval_results(data["model-index"])
+    assert name == "there"
+    assert {(result.metric_name, result.metric_value) for result in results} == {
+        ("accuracy, order (percent)", 61.3),
+        ("accuracy, mean (percent)", 58.25),
+    }
+    assert {(result.dataset_type, result.dataset_split) for result in results} == {("org/questions", "test")}
+    write_model_card(exported, "self-contained")
+    data = ModelCard.load(exported / "README.md").data.to_dict()
+    assert data["library_name"] == "transformers" and "license" not in data
+
+
+def test_what_is_not_known_is_said(exported):
+    text = write_model_card(exported, "full").read_text()
+    assert "No record of a training" in text and "answers about videos mean nothing" in text
+    assert "Not evaluated" in text and "Nothing is known about how right" in text
+    assert "Not known: the image-LLM was given as a folder" in text
+
+
+@pytest.mark.parametrize(
+    ("shot_detection", "said"),
+    [("autoshot", "which AutoShot finds. Its weights come with `linvt`"), ("uniform", "shots are not looked for")],
+)
+def test_how_frames_are_picked(exported, shot_detection, said):
+    settings = json.loads((exported / "processor_config.json").read_text())
+    settings["video_processor"]["shot_detection"] = shot_detection
+    (exported / "processor_config.json").write_text(json.dumps(settings))
+    assert said in write_model_card(exported, "full").read_text() and not (exported / "autoshot").exists()
+
+
+def test_red_villm_claims_no_averages(tmp_path, make_linvt):
+    image_llm, _ = tiny_llava()
+    settings = {"model_type": "red_villm_video", "num_frames": 5, "num_frame_tokens": 16}
+    LinVTForConditionalGeneration.from_image_llm(image_llm, settings).save_pretrained(tmp_path)
+    make_linvt("llava")[1].save_pretrained(tmp_path)
+    text = write_model_card(tmp_path, "full").read_text()
+    assert "RED-VILLM" in text and "weighted average" not in text and "2404.11865" in text
+
+
+def test_records_come_along_from_the_source_and_survive(exported, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_records(source, [STAGE])
+    write_records(source, [EVALUATION])
+    write_model_card(exported, "full", source=source)
+    assert read_records(exported, TrainingStage) == [STAGE]
+    assert read_records(exported, Evaluation) == [EVALUATION]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"evaluation.json is no JSON"),
+        ("{}", r"evaluation.json holds a dict; expected a list of Evaluation"),
+        ("[3]", r"entry 0 of .*evaluation.json is a int"),
+        ('[{"of": "x"}]', r"entry 0 of .*has no data, no data_id"),
+        (None, r"entry 0 of .*has an unknown note, values \{'order': '61'\}, which is no object of numbers"),
+    ],
+)
+def test_malformed_records(exported, text, message):
+    wrong = {**vars(EVALUATION), "note": "", "values": {"order": "61"}}
+    (exported / "evaluation.json").write_text(json.dumps([wrong]) if text is None else text)
+    with pytest.raises(ValueError, match=message):
+        write_model_card(exported, "full")
+
+
+WRAP_AND_EXPORT = """
+import sys
+from pathlib import Path
+from light_models import processor_of, SMALL
+from linvt import LinVTForConditionalGeneration
+from linvt.hub.export import export_model
+from huggingface_hub import ModelCard
+
+folder = Path(sys.argv[1])
+for name in ("llava", "unlicensed"):
+    LinVTForConditionalGeneration.from_image_llm(f"org/{name}", SMALL).save_pretrained(folder / name)
+    processor_of("llava").save_pretrained(folder / name)
+for format in ("full", "light", "self-contained"):
+    export_model(folder / "llava", folder / format, format, repo_id=f"me/{format}")
+    ModelCard.load(folder / format / "README.md").validate(repo_type="model")  # the Hub's own check
+
+def error(*arguments, **options):
+    try:
+        export_model(*arguments, **options)
+    except ValueError as error:
+        return str(error)
+
+print(error(folder / "llava", folder / "other", license="mit"))
+print(error(folder / "unlicensed", folder / "other"))
+export_model(folder / "unlicensed", folder / "given", license="apache-2.0")
+"""
+
+RUN = """
+import os, shlex, sys
+
+os.chdir(sys.argv[1])
+if sys.argv[2] == "self-contained":
+    sys.modules["linvt"] = sys.modules["peft"] = None  # as if they were not installed
+kind = None
+for snippet in sys.argv[3:]:
+    exec(snippet, {}) if kind == "python" else None
+    if kind == "bash":
+        from linvt.cli import main
+
+        assert main(shlex.split(snippet)[1:]) == 0
+    kind = snippet if kind is None else None
+    print("--")
+"""
+
+
+def test_cards_of_exports(tmp_path):
+    """All formats: the licence is that of the image-LLM, the Hub takes the card, and its snippets run."""
+    tests = Path(__file__).parent
+    paths = {"PYTHONPATH": f"{tests}:{tests.parent / 'examples'}"}
+    image_llm, processor = tiny_llava()
+    image_llm.save_pretrained(tmp_path / "image_llm")
+    processor.save_pretrained(tmp_path / "image_llm")
+    write_video(tmp_path / "video.mp4", random_video(12))
+    with HubServer() as hub:
+        hub.add_model("org/unlicensed", tmp_path / "image_llm")
+        licence = "license: other\nlicense_name: llama\nlicense_link: LICENSE"
+        (tmp_path / "image_llm" / "README.md").write_text(f"---\n{licence}\n---\n")
+        commit = hub.add_model("org/llava", tmp_path / "image_llm")
+        done = hub.run(WRAP_AND_EXPORT, tmp_path / "home", tmp_path, env=paths)
+        assert done.returncode == 0, done.stderr
+        other, unlicensed = done.stdout.splitlines()
+        assert other.startswith("The licence is given as 'mit'") and "is 'other'" in other
+        assert "names no licence" in unlicensed
+        assert ModelCard.load(tmp_path / "given" / "README.md").data.license == "apache-2.0"
+        for format, relation in (("full", "finetune"), ("light", "adapter"), ("self-contained", "finetune")):
+            card = ModelCard.load(tmp_path / format / "README.md")
+            data = card.data.to_dict()
+            assert (data["base_model"], data["base_model_relation"]) == ("org/llava", relation)
+            assert (data["license"], data["license_name"]) == ("other", "llama")
+            assert data["license_link"] == f"https://huggingface.co/org/llava/blob/{commit}/LICENSE"
+            assert "weights are in `autoshot/`" in card.text
+            assert (
+                commit in card.text
+                and "Blender Foundation" in (tmp_path / format / "autoshot" / "README.md").read_text()
+            )
+            hub.add_model(f"me/{format}", tmp_path / format)
+            code = re.findall(r"```(python|bash)\n(.*?)```", card.text, re.DOTALL)
+            kinds = ["python", "python", *([] if format == "self-contained" else ["bash"])]
+            assert [kind for kind, _ in code] == kinds
+            ran = hub.run(RUN, tmp_path / "fresh", tmp_path, format, *itertools.chain(*code))
+            assert ran.returncode == 0, ran.stderr
+            answers = ran.stdout.split("--\n")
+            assert len(answers) == 2 * len(code) + 1 and all(answers[1::2]), ran.stdout
