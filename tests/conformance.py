@@ -13,7 +13,13 @@ from tiny_image_llms import (
     build,
     picture_inputs,
 )
-from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    GPT2Config,
+    PreTrainedConfig,
+    ViTConfig,
+)
 
 from linvt import LinVTForConditionalGeneration
 from linvt.image_llm_families import image_llm_family
@@ -31,8 +37,15 @@ MODEL_TYPES = sorted(
 WORDS, FRAMES, VIDEO_TOKENS, MARK = 2, 5, 12, 240
 
 
+def default_config(model_type: str) -> PreTrainedConfig:
+    parts = {}
+    if model_type == "vision-encoder-decoder":  # has no defaults in older versions of Transformers
+        parts = {"encoder": ViTConfig().to_dict(), "decoder": GPT2Config().to_dict()}
+    return CONFIG_MAPPING[model_type](**parts)
+
+
 def reason_of_refusal(model_type: str) -> str | None:
-    return refusal_reason(CONFIG_MAPPING[model_type]())
+    return refusal_reason(default_config(model_type))
 
 
 class Conformance:
@@ -52,9 +65,10 @@ class Conformance:
     def _own_tokens(self) -> torch.Tensor:
         """Visual tokens that the image-LLM makes of the picture, `(tokens, channels)`, without a line of linvt."""
         owners = (self.image_llm, self.image_llm.base_model)
-        inputs = {name.replace("pixel_values_images", "pixel_values"): value for name, value in self.picture.items()}
         owner = next(owner for owner in owners if hasattr(type(owner), "get_image_features"))
-        output = owner.get_image_features(**inputs, return_dict=True)
+        pixels, *others = self.picture  # the name of the pixels differs
+        others = {name: self.picture[name] for name in others}
+        output = owner.get_image_features(self.picture[pixels], **others, return_dict=True)
         if self.model_type == "llama4":
             return self.image_llm.multi_modal_projector(output.last_hidden_state.flatten(0, -2))
         if self.model_type == "fuyu":
@@ -113,7 +127,7 @@ class Conformance:
             assert expected.isfinite().all() and torch.equal(self.model(**inputs).logits, expected)
             greedy = {"max_new_tokens": 3, "do_sample": False}
             assert torch.equal(self.model.generate(**inputs, **greedy), self.image_llm.generate(**inputs, **greedy))
-        pixels = next(name for name in inputs if name.startswith("pixel_values"))
+        pixels = next(iter(self.picture))
         other = self.image_llm(**inputs | {pixels: inputs[pixels].flip(-1)}).logits
         assert not torch.allclose(other[:, -1], expected[:, -1], atol=1e-5)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from conformance import MODEL_TYPES, conform, reason_of_refusal, refusal_row
+from conformance import MODEL_TYPES, conform, default_config, reason_of_refusal, refusal_row
 from tiny_image_llms import NEEDED_PACKAGES
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -39,7 +39,7 @@ def test_supported(model_type, tmp_path):
 @pytest.mark.parametrize("model_type", REFUSALS)
 def test_refused(model_type, tmp_path):
     """From the configuration alone, before weights are loaded, with the reason and the way out."""
-    CONFIG_MAPPING[model_type]().save_pretrained(tmp_path)
+    default_config(model_type).save_pretrained(tmp_path)
     with pytest.raises(ValueError) as error:
         LinVTForConditionalGeneration.from_image_llm(tmp_path)
     message = str(error.value)
