@@ -53,7 +53,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
 
 def check_lower_bounds(session: nox.Session) -> None:
     """A lower bound that is not what is installed, since another dependency needs more, would be a claim untested."""
-    listing = session.run("uv", "pip", "list", "-q", "--format=json", silent=True, external=True)
+    listing = session.run_install("uv", "pip", "list", "-q", "--format=json", silent=True, external=True)
     installed = {package["name"]: package["version"] for package in json.loads(listing)}
     project = nox.project.load_toml("pyproject.toml")["project"]
     lines = sum(project["optional-dependencies"].values(), project["dependencies"])

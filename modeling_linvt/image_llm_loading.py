@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
@@ -59,6 +60,14 @@ REFUSED = {
 }
 """Model types that LinVT cannot wrap, each with the reason; encoder-decoders are recognised by their configuration."""
 
+LEAST_TRANSFORMERS = {
+    "inkling_mm_model": "5.18",  # before, embeddings that are given are normalised twice
+    "llama4": "5.18",  # before, get_image_features needs to be told which features to select
+    "minimax_m3_vl": "5.23",  # before, pictures that are encoded together see each other
+}
+"""Model types that LinVT can wrap from this version of Transformers on. An entry goes when the lower bound in
+`pyproject.toml` reaches its version."""
+
 
 def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
     """
@@ -96,15 +105,26 @@ def image_llm_source(name_or_path: str | os.PathLike, **kwargs) -> dict[str, str
 
 
 def check_image_llm_config(config: PreTrainedConfig) -> None:
-    """Raises a `ValueError` with the reason if an image-LLM of this configuration can never work with LinVT."""
+    """Raises a `ValueError` with the reason if an image-LLM of this configuration cannot work with LinVT here."""
     reason = refusal_reason(config)
     if reason is not None:
         raise _refusal(config.model_type, reason)
 
 
 def refusal_reason(config: PreTrainedConfig) -> str | None:
-    """Why an image-LLM of this configuration can never work with LinVT, as far as the configuration tells."""
+    """
+    Why an image-LLM of this configuration can never work with LinVT, or not with this version of Transformers, as far
+    as the configuration tells.
+    """
+    least = LEAST_TRANSFORMERS.get(config.model_type, "5.0")
+    if _release(transformers.__version__) < _release(least):
+        return f"it needs Transformers {least} or newer, and this is {transformers.__version__}"
     return REFUSED.get(config.model_type, _ENCODER_DECODER if config.is_encoder_decoder else None)
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def check_image_llm(image_llm: PreTrainedModel) -> None:
@@ -182,6 +202,7 @@ def _refusal(model_type: str, reason: str) -> ValueError:
 
 __all__ = [
     "HUB_ARGUMENTS",
+    "LEAST_TRANSFORMERS",
     "REFUSED",
     "check_image_llm",
     "check_image_llm_config",

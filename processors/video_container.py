@@ -213,7 +213,10 @@ def _find_video_stream(container: InputContainer, name: str) -> VideoStream:
         )
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:
-        found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        streams = container.streams  # asked for the type of one of no known kind, PyAV crashes before version 17
+        kinds = {"attachment": streams.attachments, "audio": streams.audio, "data": streams.data}
+        kinds["subtitle"] = streams.subtitles
+        found = ", ".join(kind for kind, of_kind in kinds.items() if of_kind) or "nothing that is known"
         if stream is not None:
             found = "audio with cover art"
         raise VideoReadError(f"Cannot read a video from {name}: it has no video stream (found: {found}).")

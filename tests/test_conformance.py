@@ -7,14 +7,15 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
-from conformance import MODEL_TYPES, conform, reason_of_refusal, refusal_row
+from conformance import MODEL_TYPES, Conformance, conform, default_config, reason_of_refusal, refusal_row
 from tiny_image_llms import NEEDED_PACKAGES
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from linvt import LinVTForConditionalGeneration
 from linvt.image_llm_families import FAMILIES
-from linvt.image_llm_loading import REFUSED
+from linvt.image_llm_loading import LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
 
 
 TABLE = Path(__file__).parents[1] / "docs" / "image_llms.md"
@@ -39,7 +40,7 @@ def test_supported(model_type, tmp_path):
 @pytest.mark.parametrize("model_type", REFUSALS)
 def test_refused(model_type, tmp_path):
     """From the configuration alone, before weights are loaded, with the reason and the way out."""
-    CONFIG_MAPPING[model_type]().save_pretrained(tmp_path)
+    default_config(model_type).save_pretrained(tmp_path)
     with pytest.raises(ValueError) as error:
         LinVTForConditionalGeneration.from_image_llm(tmp_path)
     message = str(error.value)
@@ -48,9 +49,46 @@ def test_refused(model_type, tmp_path):
     assert in_table(refusal_row(model_type))
 
 
+@pytest.mark.parametrize("model_type", LEAST_TRANSFORMERS)
+def test_least_transformers(model_type, monkeypatch):
+    """An older Transformers is refused with the version that is needed and the one that is there."""
+    config, least = default_config(model_type), LEAST_TRANSFORMERS[model_type]
+    for version in ("5.9.1", "5.17.0"):
+        monkeypatch.setattr(transformers, "__version__", version)
+        with pytest.raises(
+            ValueError, match=f"{model_type}.*needs Transformers {least} or newer, and this is {version}"
+        ):
+            check_image_llm_config(config)
+    for version in (f"{least}.0", f"{least}.1", "5.100.0", "6.0.0"):
+        monkeypatch.setattr(transformers, "__version__", version)
+        check_image_llm_config(config)
+
+
+@pytest.mark.parametrize("model_type", sorted(set(LEAST_TRANSFORMERS) & set(REFUSALS)))
+def test_older_transformers_is_not_enough(model_type, monkeypatch, tmp_path):
+    """Without the refusal a contract is broken: `LEAST_TRANSFORMERS` asks for no more than is needed."""
+    monkeypatch.delitem(LEAST_TRANSFORMERS, model_type)
+    with pytest.raises((AssertionError, RuntimeError, TypeError)):
+        conform(model_type, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "older_name"), [("fuyu", "image_patches"), ("video_llava", "pixel_values_images")]
+)
+def test_both_names_of_pixels(model_type, older_name):
+    """Transformers calls them pixel_values from 5.21 on, while its processors still give the older name."""
+    if "pixel_values" not in _forward_arguments(model_type):
+        pytest.skip("this Transformers has the older name only")
+    case = Conformance(model_type)
+    inputs = case.prompt("words", "image", "words", "video", "words")
+    expected = case.model(**inputs).logits
+    pixels = inputs.pop(older_name)
+    assert torch.equal(case.model(**inputs, pixel_values=pixels).logits, expected)
+
+
 def test_none_is_unknown():
     """What is not refused has a family that somebody chose, and nobody is both."""
-    assert set(SUPPORTED) <= set(FAMILIES) and not set(FAMILIES) & set(REFUSED)
+    assert set(SUPPORTED) | set(LEAST_TRANSFORMERS) <= set(FAMILIES) and not set(FAMILIES) & set(REFUSED)
     if table_of_this_version:
         lines = [line for line in TABLE.read_text().splitlines() if line.startswith("| `")]
         assert [line.split("`")[1] for line in lines] == MODEL_TYPES

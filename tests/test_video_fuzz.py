@@ -27,7 +27,7 @@ from linvt.processors.video_container import VideoReadError
 from linvt.processors.video_reading import read_video
 
 
-WIDTH, HEIGHT, NUM_FRAMES = 64, 48, 30
+WIDTH, HEIGHT, NUM_FRAMES = 80, 64, 30  # SVT-AV1 before 3.0 takes no picture of less than 64 rows
 
 # What x264 writes must not depend on what was in memory before, as with its default it does.
 X264 = {"x264-params": "mbtree=0"}

@@ -178,7 +178,7 @@ TWEAKS: dict[str, dict] = {
     **_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "minicpm_ocr", "minicpmv4_6"),
     "minicpmv4_7": _m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]),
     "qwen4_exp": _m_rope(
-        layer_types=["linear_attention", "indexed_attention"],
+        layer_types=["linear_attention", "full_attention"],  # full is read as sparse, whose name differs by version
         indexer_n_heads=2,
         indexer_kv_heads=1,
         indexer_head_dim=8,
@@ -221,7 +221,7 @@ TWEAKS: dict[str, dict] = {
         "out_hidden_size": 128,
     },
     "muse_glimmer": {"text_config": {"layer_rope_theta": ...}, "out_hidden_size": 128},
-    "vipllava": {"vision_feature_layer": [-2, -1]},
+    "vipllava": {"vision_feature_layers": [-2, -1]},  # a name that all versions of Transformers know
     "cohere_compass": {
         "text_config": {
             "rope_parameters": {
@@ -286,7 +286,7 @@ TWEAKS: dict[str, dict] = {
             "layer_types": ["sliding_attention", "full_attention"],
         },
     },
-    "glm5_next": {"text_config": {"num_key_value_heads": 4, "layer_types": ["linear_attention", "indexed_attention"]}},
+    "glm5_next": {"text_config": {"num_key_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]}},
     "hunyuan_vl": {
         "text_config": {
             "head_dim": 8,
@@ -408,7 +408,7 @@ PICTURES = {
     **_all(_sized, "emu3", "lighton_ocr", "mistral3", "mistral_large4"),
     **_all(_tiled, "idefics2", "idefics3", "smolvlm", "perception_lm"),
     **_all(_view_and_tiles, "llava_next", "llava_next_video", "llava_onevision"),
-    "fuyu": lambda frame: {"pixel_values": FuyuImageProcessor(patch_size=_FUYU_PATCH).patchify_image(frame[None])},
+    "fuyu": lambda frame: {"image_patches": FuyuImageProcessor(patch_size=_FUYU_PATCH).patchify_image(frame[None])},
     "granite_docling": _masked_tile,
     "video_llava": lambda frame: {"pixel_values_images": frame[None]},
 }

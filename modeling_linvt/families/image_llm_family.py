@@ -204,8 +204,10 @@ def stack_images(
     features: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...], num_images: int
 ) -> torch.Tensor:
     """Tokens of images of one size, which may come one by one or all in one row, as `(images, tokens, channels)`."""
-    if not isinstance(features, torch.Tensor):
-        features = features[0] if len(features) == 1 != num_images else torch.stack(list(features))
+    if len(features) == 1 != num_images:
+        features = features[0]
+    elif not isinstance(features, torch.Tensor):
+        features = torch.stack(list(features))
     if features.dim() == 2 and num_images:
         return features.unflatten(0, (num_images, -1))
     return features

@@ -29,8 +29,13 @@ class RawPixelsFamily(ImageLLMFamily):
         frames = self._single_frames(clips).unflatten(3, (-1, size)).unflatten(2, (-1, size))
         return {"pixel_values": frames.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)}
 
+    def image_input_names(self, inputs: dict) -> set[str]:
+        # The second is the name before Transformers 5.21, which its processor still gives in 5.23.
+        return set(inputs) & {"pixel_values", "image_patches"}
+
     def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
-        return self.encoder_owner().get_image_features(**image_inputs, return_dict=True).last_hidden_state
+        (patches,) = image_inputs.values()
+        return self.encoder_owner().get_image_features(patches, return_dict=True).last_hidden_state
 
     def blank_frame_size(self) -> tuple[int, int]:
         return (self.image_llm.config.patch_size,) * 2
@@ -69,10 +74,12 @@ class PositionedImagesFamily(ImageLLMFamily):
     """Video-LLaVA: pictures have a name of their own among the inputs of the LLM."""
 
     def image_input_names(self, inputs: dict) -> set[str]:
-        return set(inputs) & {"pixel_values_images"}
+        # The second is the name before Transformers 5.21, which its processor still gives in 5.23.
+        return set(inputs) & {"pixel_values", "pixel_values_images"}
 
-    def image_features(self, inputs: dict) -> torch.Tensor:
-        return self.visual_tokens({"pixel_values": inputs["pixel_values_images"]}).flatten(0, -2)
+    def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
+        (pixels,) = image_inputs.values()
+        return self.encoder_owner().get_image_features(pixels, return_dict=True).pooler_output
 
 
 __all__ = [
