@@ -4,6 +4,7 @@ Section and table numbers are those of "LinVT: Empower Your Image-level Large La
 """
 
 import copy
+import re
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -237,10 +238,10 @@ class LinVTConfig(PreTrainedConfig):
     def _check_image_llm_source(self) -> None:
         source = self.image_llm_source
         if source is not None and not (
-            source.keys() == {"id", "revision"} and all(isinstance(value, str) for value in source.values())
+            source.keys() == {"id", "revision"} and re.fullmatch(r"[0-9a-f]{40}", source["revision"])
         ):
             raise ValueError(
-                f"image_llm_source is {source}; give {{'id': Hub id of the image-LLM, 'revision': its commit}}."
+                f"image_llm_source is {source}; give {{'id': Hub id of the image-LLM, 'revision': its whole commit}}."
             )
         if source is None and self.image_llm_weights != "inside":
             raise ValueError(

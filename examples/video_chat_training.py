@@ -35,7 +35,9 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        self.num_rows: dict[str, int] = {}  # of each data set, bad rows included; for the record
+        # For the record of this training.
+        self.num_rows: dict[str, int] = {}  # of each data set, bad rows included
+        self.stages_before: list[TrainingStage] = []
 
 
 def load_model_and_processor(
@@ -72,6 +74,11 @@ def load_rows(name: str, processor: LinVTProcessor, arguments: DataArguments) ->
 
 
 def make_trainer(model, processor, arguments: DataArguments, config: SFTConfig, **kwargs) -> VideoSFTTrainer:
+    folder = arguments.model
+    if not Path(folder).is_dir():
+        folder = snapshot_download(folder, allow_patterns=RECORD_FILES[TrainingStage])
+    if AutoConfig.from_pretrained(arguments.model).model_type == "linvt":
+        arguments.stages_before = read_records(folder, TrainingStage)
     rows = load_rows(arguments.dataset, processor, arguments)
     eval_rows = None if arguments.eval_dataset is None else load_rows(arguments.eval_dataset, processor, arguments)
     cache = None
@@ -104,19 +111,21 @@ def train(trainer: VideoSFTTrainer, config: SFTConfig) -> None:
 def record(trainer: VideoSFTTrainer, arguments: DataArguments, stage: str, learnt: list[str], **settings) -> None:
     """Writes into training.json, after the stages of the model that this one began with, what the card shall tell."""
     config, name = trainer.args, arguments.dataset
-    is_file = Path(name).suffix in (".json", ".jsonl")
+    hub_id, _, split = name.partition(":")
+    is_local = Path(name).suffix in (".json", ".jsonl") or Path(name).exists()
     num_rows = len(trainer.train_dataset)
     done = TrainingStage(
         stage=stage,
         learnt=learnt,
-        data=Path(name).name if is_file else name.partition(":")[0],
-        data_on_hub=not is_file,
+        data=Path(name).name if is_local else hub_id,
+        data_on_hub=not is_local,
         num_rows=num_rows,
         num_rows_left_out=arguments.num_rows[name] - num_rows,
         num_steps=trainer.state.global_step,
         batch_size=config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
         learning_rate=config.learning_rate,
         settings={
+            "split": split or "train",
             "skip_bad_rows": arguments.skip_bad_rows,
             "lr_scheduler_type": config.lr_scheduler_type,
             "seed": config.seed,
@@ -125,7 +134,4 @@ def record(trainer: VideoSFTTrainer, arguments: DataArguments, stage: str, learn
         },
         versions={name: version(name) for name in ("linvt", "transformers", "trl", "peft", "torch")},
     )
-    folder = arguments.model
-    if not Path(folder).is_dir():
-        folder = snapshot_download(folder, allow_patterns=RECORD_FILES[TrainingStage])
-    write_records(config.output_dir, [*read_records(folder, TrainingStage), done])
+    write_records(config.output_dir, [*arguments.stages_before, done])

@@ -26,6 +26,7 @@ from linvt.cli_shots import add_shots_command
 from linvt.conversion import KINDS
 from linvt.conversion.convert import convert_checkpoint
 from linvt.frame_clips import frame_clips
+from linvt.hub.export import load_whole
 from linvt.hub.lost_connection import HTTPError, lost_connection
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.convert_autoshot import convert_autoshot_checkpoint
@@ -69,7 +70,7 @@ def ask(options: argparse.Namespace) -> dict:
     if options.model is not None:
         check_folder(options.model)
     name = SMALL_MODEL if options.model is None else options.model
-    model = LinVTForConditionalGeneration.from_pretrained(name, dtype="auto", device_map=device)
+    model = load_whole(name, dtype="auto", device_map=device)
     processor = LinVTProcessor.from_pretrained(name)
     content = [{"type": "video", "video": options.video}, {"type": "text", "text": options.question}]
     settings = {"num_frames": options.num_frames, "autoshot_model": options.autoshot}

@@ -66,6 +66,13 @@ def table(rows: dict[str, str]) -> str:
     """Rows with a title each, wrapped to the width of the terminal."""
     width, indent = min(shutil.get_terminal_size().columns, 100), max(map(len, rows)) + 2
     return "\n".join(
-        textwrap.fill(text, width, initial_indent=title.ljust(indent), subsequent_indent=" " * indent)
+        textwrap.fill(
+            text,
+            width,
+            initial_indent=title.ljust(indent),
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,  # paths and names stay whole
+            break_long_words=False,
+        )
         for title, text in rows.items()
     )

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 from transformers.utils import cached_file
@@ -162,12 +162,21 @@ def _adapter_folder(name_or_path, place: dict) -> Path:
 def _add_lora(model: PreTrainedModel, folder: Path) -> None:
     """Adds LoRA to the weights as `linvt.training_stages.merge_adapter` does, on whatever device they are."""
     try:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
         from peft.tuners.lora import LoraLayer
     except ImportError as error:
         raise ImportError(f"{folder} holds LoRA weights, which need PEFT: pip install peft.") from error
     learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     adapted = PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+    # PEFT only warns where weights are missing, and goes on as if nothing had been learnt there.
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
+        wrong = sorted(expected ^ set(tensors.keys()))
+    if wrong:
+        raise ValueError(
+            f"The LoRA weights in {folder} do not fit the model: {len(wrong)} of them are missing or unknown, such as "
+            f"{wrong[0]}. Get the whole checkpoint again."
+        )
     for module in adapted.modules():
         if isinstance(module, LoraLayer):
             device = module.get_base_layer().weight.device

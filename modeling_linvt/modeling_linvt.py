@@ -163,15 +163,19 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         return model.train(image_llm.training)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | None = None, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | str | os.PathLike | None = None, **kwargs
+    ):
         """
         Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`. A `quantization_config` quantises the
         image-LLM and spares the video tokenizer. Of a light checkpoint, the image-LLM is loaded from its own
         repository, with the same arguments.
         """
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        if isinstance(config, (str, os.PathLike)):
+            config = LinVTConfig.from_pretrained(config, **hub_kwargs)
         weights = "inside" if config is None else config.image_llm_weights
         if config is None:
-            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
             if fields.get("model_type") != LinVTConfig.model_type:
                 kind = f"a {fields['model_type']!r} model" if "model_type" in fields else "no config.json of a model"

@@ -28,7 +28,7 @@ def safetensors_only(name_or_path: str | os.PathLike, kwargs: dict) -> dict:
     if not os.path.isdir(name_or_path) and kwargs.get("local_files_only"):
         return {**kwargs, "use_safetensors": True}
     files = _files(name_or_path, subfolder, kwargs.get("revision"), kwargs.get("token"))
-    pickles = sorted(file for file in files if file.endswith(PICKLES) and file != "training_args.bin")
+    pickles = sorted(file for file in files if file.lower().endswith(PICKLES) and file != "training_args.bin")
     if pickles and not any(file.endswith(".safetensors") for file in files):
         raise ValueError(
             f"{name_or_path} has its weights as a pickle only ({', '.join(pickles[:3])}), which may run code when it "

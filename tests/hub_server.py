@@ -18,6 +18,7 @@ from pathlib import Path
 from hub_requests import HubRequestHandler, git_oid, is_large
 
 
+LICENSED = "---\nlicense: mit\n---\n"  # a README.md for an image-LLM, of which others may be made
 GIT_ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"  # stands in every fresh repository
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from hub_server import LICENSED
 from safetensors.torch import save_file
 from tiny_families import SMALL, user_turn
 
@@ -32,6 +33,7 @@ def model_folder(hub, image_llm, tmp_path):
         own, own_processor = image_llm(family)
         own.save_pretrained(tmp_path / f"image_{family}")
         own_processor.save_pretrained(tmp_path / f"image_{family}")
+        (tmp_path / f"image_{family}" / "README.md").write_text(LICENSED)
         hub.add_model(f"org/image-{family}", tmp_path / f"image_{family}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
@@ -235,7 +237,9 @@ def test_a_name_that_is_taken_then_another(run, hub, model_folder, monkeypatch):
     assert "the name me/model is taken" in error and "another name" in error and "--revision main" in error
     assert hub.repositories["me/model"].branches["main"] == before
     assert run("push", source, "me/other")[0] == 0
-    assert hub.files("me/other") == hub.files("me/model")
+    other, taken = hub.files("me/other"), hub.files("me/model")
+    assert other.pop("README.md").replace(b"other", b"model") == taken.pop("README.md").replace(b"other", b"model")
+    assert other == taken
 
 
 @pytest.mark.parametrize("num_bytes", [500, 100_000])

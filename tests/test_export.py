@@ -18,6 +18,7 @@ from linvt.processors.shot_detection import load_shot_detector
 from linvt.processors.video_identity import shot_detector_identity
 
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = ("config.json", "model.safetensors")
 
 
@@ -35,6 +36,37 @@ def own_autoshot(tmp_path) -> Path:
     torch.manual_seed(3)
     AutoShotModel(AutoShotConfig(stage_channels=(8, 8, 8), hidden_size=8)).save_pretrained(tmp_path / "own")
     return tmp_path / "own"
+
+
+def test_weights_that_are_missing_are_an_error_and_not_fresh_ones(saved, tmp_path, run):
+    tensors = load_file(saved / "model.safetensors")
+    lost = tensors.pop("video_tokenizer.token_proj.weight")
+    save_file(tensors, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="do not fit its config.json: 1 are missing.*token_proj"):
+        export_model(saved, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and len(lost)
+    code, output, error = run("ask", EXAMPLES / "shapes.mp4", "What?", "--uniform", "--model", saved)
+    assert (code, output) == (2, "") and "do not fit its config.json" in error
+
+
+def test_what_learnt_in_float32_stays_so(saved, tmp_path):
+    """As the first stage of training leaves a model whose image-LLM is bfloat16."""
+    LinVTForConditionalGeneration.from_pretrained(saved, dtype=torch.bfloat16).save_pretrained(saved)
+    model = LinVTForConditionalGeneration.from_pretrained(saved)
+    for parameter in model.video_tokenizer.parameters():
+        parameter.data = parameter.data.float() + 1e-4
+    model.save_pretrained(saved)
+    export_model(saved, tmp_path / "out")
+    stored, exported = (load_file(folder / "model.safetensors") for folder in (saved, tmp_path / "out"))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16, torch.float32}
+    assert all(torch.equal(exported[name], stored[name]) for name in stored)
+
+
+def test_into_the_folder_that_one_is_in(saved, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export_model(saved, ".").output == tmp_path / "here"
+    assert (tmp_path / "here" / "config.json").is_file()
 
 
 def same_files(one: Path, other: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer
+from hub_server import LICENSED, HubServer
 from light_models import DTYPES, IMAGE_LLMS, learn
 from safetensors.torch import load_file, save_file
 from tiny_families import SMALL, build_image_llm
@@ -128,6 +128,7 @@ def exported(hub, tmp_path_factory) -> Path:
     for family in IMAGE_LLMS:
         image_llm, _ = build_image_llm(family)
         image_llm.save_pretrained(folder / "image_llms" / family)
+        (folder / "image_llms" / family / "README.md").write_text(LICENSED)
         hub.add_model(f"org/{family}", folder / "image_llms" / family)
     done = hub.run(EXPORT, folder / "home", folder, env=PATHS)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -233,6 +234,22 @@ def test_weights_that_do_not_fit_are_an_error_and_never_random(exported, load, t
         "cut": "model.safetensors is damaged",
     }[damage]
     with pytest.raises(ValueError, match=expected):
+        load(folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "renamed"])
+def test_lora_that_does_not_fit_is_an_error_and_never_left_out(exported, load, tmp_path, damage):
+    folder = tmp_path / "light"
+    shutil.copytree(exported / "llava/float32/tuned_light", folder)
+    load(folder)
+    path = folder / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    if damage == "missing":
+        tensors.pop(next(iter(tensors)))
+    else:
+        tensors = {name.replace("layers", "blocks"): tensor for name, tensor in tensors.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="LoRA weights in .* do not fit the model"):
         load(folder)
 
 

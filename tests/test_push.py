@@ -195,3 +195,21 @@ def test_an_empty_folder_is_nothing_to_push(tmp_path):
         files_to_send(tmp_path)
     with pytest.raises(ValueError, match="holds no files to push"):
         files_to_send(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "message"),
+    [
+        ("Network error: Request middleware error: error sending request", ConnectionError, "same command goes on"),
+        ("Network error: HTTP status client error (403 Forbidden)", PermissionError, "refuses to take org/model"),
+    ],
+)
+def test_what_xet_says_is_said_plainly(hub, folder, monkeypatch, said, expected, message):
+    """Large files go by hf_xet where a Hub has it, which this one has not; it raises errors of Python's own."""
+
+    def create_commit(*_, **__):
+        raise ConnectionError(said)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", create_commit)
+    with pytest.raises(expected, match=message):
+        push_folder(folder, "org/model")

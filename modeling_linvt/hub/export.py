@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import list_repo_files, snapshot_download
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from linvt.hub.model_card import write_model_card
 from linvt.hub.self_contained import save_self_contained
-from linvt.light_checkpoint import ADAPTER, light_tensors
+from linvt.light_checkpoint import ADAPTER, LIGHT_PARTS, light_tensors
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.safe_weights import PICKLES
@@ -74,18 +75,20 @@ def export_model(
     """
     if format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; give one of {', '.join(FORMATS)}.")
-    output = Path(output)
+    output = Path(output).resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} exists already; give the name of a new folder.")
     report = on_progress or (lambda fraction: None)
     report(0.0)
     folder, left_out = _source_folder(source, revision)
     report(0.1)
-    model = LinVTForConditionalGeneration.from_pretrained(folder)
+    model = load_whole(folder)
     processor = LinVTProcessor.from_pretrained(folder)
     processor.video_processor.take_autoshot_along()
     report(0.4)
     output.parent.mkdir(parents=True, exist_ok=True)
+    expected = {name: _digest(tensor) for name, tensor in model.state_dict().items()} if format == "light" else {}
+    _keep_stored_dtypes(model, folder)
     # Written beside the goal and moved there when it is whole, so that a broken run leaves nothing that loads.
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
         complete = Path(staging) / output.name
@@ -98,13 +101,12 @@ def export_model(
             else:
                 _save_light(model, folder, complete)
                 report(0.6)
-                saved = {name: _digest(tensor) for name, tensor in model.state_dict().items()}
                 del model  # two image-LLMs need not fit into memory
-                _check_same_model(saved, complete, folder)
+                _check_same_model(expected, complete, folder)
         write_model_card(complete, format, repo_id=repo_id, license=license, source=folder)
         report(0.9)
         files = {str(path.relative_to(complete)): path for path in sorted(complete.rglob("*")) if path.is_file()}
-        pickles = [name for name in files if name.endswith(PICKLES)]
+        pickles = [name for name in files if name.lower().endswith(PICKLES)]
         if pickles:
             raise ValueError(f"{', '.join(pickles)} would be published, which may run code when it is loaded.")
         sizes = {name: path.stat().st_size for name, path in files.items()}
@@ -124,7 +126,38 @@ def _source_folder(source: str | os.PathLike, revision: str | None) -> tuple[Pat
     else:
         folder = Path(snapshot_download(str(source), revision=revision, ignore_patterns=_NOT_PUBLISHED))
         files = list_repo_files(str(source), revision=folder.name)  # a snapshot is named by its commit
-    return folder, sorted(file for file in files if file.endswith(PICKLES) and "/" not in file)
+    return folder, sorted(file for file in files if file.lower().endswith(PICKLES) and "/" not in file)
+
+
+def load_whole(name_or_path: str | os.PathLike, **kwargs) -> LinVTForConditionalGeneration:
+    """
+    `LinVTForConditionalGeneration.from_pretrained` for where nobody reads its warnings.
+
+    Raises:
+        `ValueError`: If weights are missing, which would be fresh ones then, or there are others.
+    """
+    model, info = LinVTForConditionalGeneration.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+    wrong = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"], *info["unexpected_keys"]]))
+    if wrong:
+        raise ValueError(
+            f"the weights of {name_or_path} do not fit its config.json: {len(wrong)} are missing, unknown or of "
+            f"another shape, such as {wrong[0]}; get the whole checkpoint again."
+        )
+    return model
+
+
+def _keep_stored_dtypes(model: LinVTForConditionalGeneration, source: Path) -> None:
+    """
+    Loading gives all weights the image-LLM's dtype; what learnt in float32 is written as it is stored, as it is in a
+    trainer's folder.
+    """
+    for file in sorted(source.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():
+                if name.startswith(tuple(f"{part}." for part in LIGHT_PARTS)):
+                    parameter, stored = model.get_parameter(name), tensors.get_tensor(name)
+                    if stored.dtype != parameter.dtype:
+                        parameter.data = stored
 
 
 def _save_light(model: LinVTForConditionalGeneration, source: Path, folder: Path) -> None:
@@ -188,4 +221,4 @@ def _digest(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["FORMATS", "Exported", "export_model"]
+__all__ = ["FORMATS", "Exported", "export_model", "load_whole"]

@@ -17,10 +17,14 @@ def lost_connection(error: BaseException) -> str | None:
     found = http_error(error)
     if found is None or (isinstance(found, HfHubHTTPError) and found.response.status_code < 500):
         return None
+    return connection_advice(found)
+
+
+def connection_advice(error: Exception) -> str:
     return (
-        f"{constants.ENDPOINT} cannot be reached any more ({str(found) or type(found).__name__}). The same command "
+        f"{constants.ENDPOINT} cannot be reached any more ({str(error) or type(error).__name__}). The same command "
         "goes on where it stopped: large files that have gone over as a whole do not go again."
     )
 
 
-__all__ = ["HTTPError", "http_error", "lost_connection"]
+__all__ = ["HTTPError", "connection_advice", "http_error", "lost_connection"]

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from safetensors import safe_open
@@ -57,7 +58,7 @@ def write_model_card(
     settings = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))["video_processor"]
     pinned = config.image_llm_source or {}
     name = repo_id or folder.name
-    licence = _licence(pinned, license)
+    licence, is_inherited = _licence(pinned, license)
     is_linear = not isinstance(config.video_tokenizer_config, RedVillmVideoConfig)
     card = ModelCard.from_template(
         ModelCardData(
@@ -92,7 +93,7 @@ def write_model_card(
         snippets=snippets(format, name),
         stages=stages,
         evaluations=evaluations,
-        licence=_licence_text(pinned, licence),
+        licence=_licence_text(pinned, licence, is_inherited),
         citation="\n".join(f"- {line}" for line in ((LINVT, AUTOSHOT) if is_linear else (RED_VILLM, AUTOSHOT))),
         **_weights(folder),
     )
@@ -158,16 +159,18 @@ def _results(evaluations: list[Evaluation]) -> list[EvalResult]:
     ]
 
 
-def _licence(pinned: dict[str, str], given: str | None) -> dict[str, str]:
-    """What the card of the image-LLM says of its licence, at the pinned revision."""
+def _licence(pinned: dict[str, str], given: str | None) -> tuple[dict[str, str], bool]:
+    """Metadata of the licence, and whether they are from the card of the image-LLM, at the pinned revision."""
     if not pinned:
-        return {} if given is None else {"license": given}
+        return {} if given is None else {"license": given}, False
     where = f"{pinned['id']} at {pinned['revision']}"
     try:
         card = hf_hub_download(pinned["id"], "README.md", revision=pinned["revision"])
         base = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
     except RemoteEntryNotFoundError:
         base = {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"The card of {where} has metadata that cannot be read: {error}") from error
     except OSError as error:  # what the Hub answers, and no connection to it
         if given is None:
             raise ValueError(
@@ -185,10 +188,10 @@ def _licence(pinned: dict[str, str], given: str | None) -> dict[str, str]:
             f"The licence is given as {given!r}, but that of {where}, which this model inherits, is "
             f"{found['license']!r}; leave it out."
         )
-    return found or {"license": given}
+    return (found, True) if "license" in found else ({"license": given}, False)
 
 
-def _licence_text(pinned: dict[str, str], licence: dict[str, str]) -> str:
+def _licence_text(pinned: dict[str, str], licence: dict[str, str], is_inherited: bool) -> str:
     if not licence:
         return (
             "Not known: the image-LLM was given as a folder, which names none. Its licence holds for its weights and "
@@ -197,7 +200,11 @@ def _licence_text(pinned: dict[str, str], licence: dict[str, str]) -> str:
     names = licence.get("license_name", licence["license"])
     name = names if isinstance(names, str) else ", ".join(names)
     text = f"[{name}]({licence['license_link']})" if "license_link" in licence else f"`{name}`"
-    return f"{text}, that of [the image-LLM]({_page(pinned)})." if pinned else f"{text}."
+    if not pinned:
+        return f"{text}."
+    if is_inherited:
+        return f"{text}, that of [the image-LLM]({_page(pinned)})."
+    return f"{text}, as given by who exported this model; no licence of [the image-LLM]({_page(pinned)}) was found."
 
 
 def _page(pinned: dict[str, str]) -> str:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
-from linvt.hub.lost_connection import HTTPError, http_error, lost_connection
+from linvt.hub.lost_connection import HTTPError, connection_advice, http_error, lost_connection
 from linvt.safe_weights import PICKLES
 
 
@@ -194,6 +199,12 @@ def _plain_errors(api: HfApi, repo_id: str) -> Iterator[None]:
         if status == 403:
             raise PermissionError(f"the token may not write to {repo_id}: {said}") from error
         raise ValueError(f"{api.endpoint} refuses to take {repo_id} (HTTP {status}): {said}") from error
+    except OfflineModeIsEnabled:
+        raise
+    except ConnectionError as error:  # hf_xet, through which large files go by default, raises Python's own
+        if "HTTP status client error" in str(error):
+            raise PermissionError(f"{api.endpoint} refuses to take {repo_id}: {error}") from error
+        raise ConnectionError(connection_advice(error)) from error
 
 
 def _some(names: frozenset[str]) -> str:
