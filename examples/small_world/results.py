@@ -58,7 +58,7 @@ def _cells(runs: list[dict], stage: str) -> list[str]:
     return [
         ", ".join(str(run["seed"]) for run in runs),
         str(first["num_video_tokens"]),
-        f"{first['video_tokenizer_parameters'] / 1000:.0f} k",
+        f"{first['video_tokenizer_parameters'] / 1000:.0f} k" if first["num_video_tokens"] else "0 k",
         f"**{_mean_and_deviation(run[stage]['videos']['mean'] for run in runs)}**",
         *kinds,
         _mean_and_deviation(run[stage]["pictures"]["mean"] for run in runs),
