@@ -41,7 +41,7 @@ FORMATS: dict[str, tuple[str, str, dict, dict]] = {
     "mov": ("mov", "mpeg4", {"bf": "2"}, {}),
     "mkv": ("matroska", "libx264", {"bf": "3", "x264-params": "mbtree=0:open-gop=1"}, {}),
     "mkv_hevc": ("matroska", "libx265", {"bf": "3", **X265}, {}),
-    "mp4_av1": ("mp4", "libsvtav1", {"preset": "12", "crf": "35"}, {}),  # by bitrate, no two are alike
+    "mp4_av1": ("mp4", "libsvtav1", {"preset": "12", "b": "0", "crf": "35"}, {}),  # by bitrate, no two are alike
     "webm_vp8": ("webm", "libvpx", {"auto-alt-ref": "1", "lag-in-frames": "8"}, {}),
     "webm_vp9": ("webm", "libvpx-vp9", {"lag-in-frames": "8"}, {}),
     "ts": ("mpegts", "libx264", {"bf": "3", **X264}, {}),
