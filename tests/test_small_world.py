@@ -9,11 +9,11 @@ from small_world.accuracy import accuracy, right_answers
 from small_world.drawing import RGB, draw_shot, draw_video
 from small_world.encoding import IGNORED, encode_chat
 from small_world.phrasings import AROUND, ASK, ask
-from small_world.questions import IMAGE_QUESTIONS, VIDEO_QUESTIONS, image_questions
-from small_world.scenes import COLOURS, DIRECTIONS, KINDS, SPLITS, make_picture, make_video, scene_rng
+from small_world.questions import ALBUM_QUESTIONS, IMAGE_QUESTIONS, VIDEO_QUESTIONS, image_questions
+from small_world.scenes import COLOURS, DIRECTIONS, KINDS, SPLITS, make_album, make_picture, make_video, scene_rng
 from small_world.small_image_llm import PIXELS, small_llava, small_processor
 from small_world.video_data import VideoSet, picked_seconds, questions_about
-from small_world.video_rows import RowCollator, picture_rows, video_rows
+from small_world.video_rows import RowCollator, album_rows, picture_rows, video_rows
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from linvt import LinVTForConditionalGeneration
@@ -199,11 +199,31 @@ def test_pictures_are_asked_everything(processor):
     assert set(asked) == set(IMAGE_QUESTIONS) and min(asked.values()) > 30
 
 
+def test_albums_show_what_is_asked_of_them():
+    asked = Counter()
+    for row in album_rows("test", 400):
+        about, text, answer = row.question.about, row.question.text, row.question.answer
+        shots = list(dict.fromkeys(shot for shot, _ in make_album("test", row.album)))
+        moments = [moment for _, moment in row.pictures("test")]
+        names = {shape.name: (shape, place) for place, shot in enumerate(shots) for shape in shot.shapes}
+        named = [name for name in names if name in text]
+        asked[about] += 1
+        if about == "order":  # the pictures stand in the order of the shots
+            assert len(named) == 2 and answer == f"the {min(named, key=lambda name: names[name][1])}"
+        elif about == "motion":  # both ends of a movement are shown
+            assert (moments[0], moments[-1]) == (0.1, 0.9) and answer == f"to the {names[named[0]][0].direction}"
+        elif about == "change":  # one colour is in the first picture, the other in the last
+            assert moments[0] < 0.5 <= moments[-1] and answer == names[named[0]][0].later_colour
+        elif about == "position":
+            assert answer == names[named[0]][0].corner
+    assert set(asked) == set(ALBUM_QUESTIONS) and min(asked.values()) > 15
+
+
 @pytest.fixture(scope="module")
 def videos(saved_image_llm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    made = VideoSet.load_or_make(folder, "test", 6, 16, saved_image_llm, workers=1)
-    again = VideoSet.load_or_make(folder, "test", 6, 16, saved_image_llm, workers=1)
+    made = VideoSet.load_or_make(folder, "test", 6, 16, saved_image_llm)
+    again = VideoSet.load_or_make(folder, "test", 6, 16, saved_image_llm)
     assert torch.equal(made.tokens, again.tokens) and made.questions == again.questions
     return made
 
@@ -228,7 +248,7 @@ def test_questions_about_videos_and_pictures_stand_in_one_batch(processor, video
     model = LinVTForConditionalGeneration.from_image_llm(
         image_llm, {"hidden_size": 16, "intermediate_size": 16, "num_layers": 1, "num_attention_heads": 2}
     ).eval()
-    rows = [*video_rows(videos)[:9], *picture_rows("test", 7)]
+    rows = [*video_rows(videos)[:9], *picture_rows("test", 7), *album_rows("test", 6)]
     collator = RowCollator(rows, "test", videos, processor, model.config.num_video_tokens)
     # One by one, and all together in another order, questions get the same answers.
     whole = collator([{"row": row} for row in reversed(range(len(rows)))])

@@ -10,7 +10,7 @@ from filelock import FileLock
 from small_world.results import write_results
 from small_world.training import Options, Run
 from small_world.variants import VARIANTS
-from small_world.video_rows import picture_rows
+from small_world.video_rows import album_rows, picture_rows
 from transformers import AutoModelForImageTextToText
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
@@ -21,8 +21,9 @@ def image_llm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("image-llm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_small_image_llm, "picture_rows", lambda split, number: picture_rows(split, 8))
+        patch.setattr(train_small_image_llm, "album_rows", lambda split, number: album_rows(split, 8))
         settings = {"vision_steps": 2, "pictures": 40, "batch_size": 4, "evaluate_every": 1}
-        options = train_small_image_llm.Options(str(folder), steps=2, **settings)
+        options = train_small_image_llm.Options(str(folder), picture_steps=2, album_steps=2, **settings)
         train_small_image_llm.main(options)
         first = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
         # Nothing is left to do: what was saved is what is found again.

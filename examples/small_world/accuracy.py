@@ -20,12 +20,12 @@ def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(model: nn.Module, collator: RowCollator, batch_size: int = 256) -> dict[str, float]:
     """Share of right answers per kind of question, in percent; "mean" is their mean without captions."""
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     right = defaultdict(list)
     for start in range(0, len(collator.rows), batch_size):
         numbers = range(start, min(start + batch_size, len(collator.rows)))
-        batch = collator([{"row": number} for number in numbers])
+        batch = {name: value.to(device) for name, value in collator([{"row": number} for number in numbers]).items()}
         labels = batch.pop("labels")
         for number, is_right in zip(numbers, right_answers(model(**batch).logits, labels).tolist(), strict=True):
             right[collator.rows[number].question.about].append(is_right)

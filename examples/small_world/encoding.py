@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from small_world.questions import Question
 from transformers import PreTrainedTokenizerBase
@@ -35,9 +36,16 @@ def encode_chat(
     """
     chat = EncodedChat()
     for turn, question in enumerate(questions):
-        visuals = "".join("<image>" * number + "\n" for number in visual_tokens) if turn == 0 else ""
-        chat.add(tokenizer("<|im_start|>user\n").input_ids)
-        chat.add(tokenizer(visuals + question.text).input_ids, is_instruction=turn == 0)
-        chat.add(tokenizer("<|im_end|>\n<|im_start|>assistant\n").input_ids)
-        chat.add(tokenizer(f"{question.answer}<|im_end|>").input_ids, learn=True)
+        chat.add(_ids(tokenizer, "<|im_start|>user\n"))
+        for number in visual_tokens if turn == 0 else ():
+            chat.add(_ids(tokenizer, "<image>") * number + _ids(tokenizer, "\n"), is_instruction=True)
+        chat.add(_ids(tokenizer, question.text), is_instruction=turn == 0)
+        chat.add(_ids(tokenizer, "<|im_end|>\n<|im_start|>assistant\n"))
+        chat.add(_ids(tokenizer, f"{question.answer}<|im_end|>"), learn=True)
     return chat
+
+
+@cache
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Each word is a token here whatever stands beside it, so pieces can be encoded one by one, and once."""
+    return tokenizer(text).input_ids

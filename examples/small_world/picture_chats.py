@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from small_world.drawing import draw_shot
 from small_world.encoding import IGNORED, encode_chat
-from small_world.questions import Question, album_questions, image_questions
-from small_world.scenes import SPLITS, Shot, make_picture, make_video
+from small_world.questions import album_questions, image_questions
+from small_world.scenes import SPLITS, make_album, make_picture
 from small_world.small_image_llm import PIXELS
 from small_world.video_rows import TOKENS_PER_PICTURE
 from torch.utils.data import Dataset
@@ -15,40 +15,32 @@ from transformers import LlavaProcessor
 
 
 class Pictures(Dataset):
-    """Conversations of up to three turns: two in five about a picture, the others about albums of up to four."""
+    """
+    Conversations of up to three turns about a picture; with `albums`, three in five are about an album of up to four.
+    """
 
     turns = 3
 
-    def __init__(self, split: str, length: int, processor: LlavaProcessor):
-        self.split, self.length, self.processor = split, length, processor
+    def __init__(self, split: str, length: int, processor: LlavaProcessor, albums: bool):
+        self.split, self.length, self.processor, self.albums = split, length, processor, albums
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, number: int) -> dict:
         rng = np.random.default_rng([7, SPLITS.index(self.split), number])
-        if number % 5 < 2:
+        if not self.albums or number % 5 < 2:
             pictures = [(make_picture(self.split, number), 0.0)]
             questions = image_questions(pictures[0][0], self.split, rng)
             if rng.random() < 0.75:  # captions are learnt long before the rest, and are several times as long
                 questions = [question for question in questions if question.about != "caption"]
         else:
-            pictures, questions = self._album(number, rng)
+            pictures = make_album(self.split, number)
+            questions = album_questions(pictures, self.split, rng)
         questions = [questions[i] for i in rng.permutation(len(questions))[: self.turns]]
         chat = encode_chat(self.processor.tokenizer, [TOKENS_PER_PICTURE] * len(pictures), questions)
         drawn = [draw_shot(shot, moment, PIXELS) for shot, moment in pictures]
         return {"input_ids": chat.input_ids, "labels": chat.labels, "pictures": drawn}
-
-    def _album(self, number: int, rng: np.random.Generator) -> tuple[list[tuple[Shot, float]], list[Question]]:
-        """Pictures, each a moment of a shot: of up to three shots in a row, or two to four of one and the same."""
-        shots = make_video(self.split, number).shots
-        first, length = int(rng.integers(len(shots))), 1 if rng.random() < 0.5 else 3
-        shots = shots[first : first + length]
-        if len(shots) > 1:
-            pictures = [(shot, 0.1) for shot in shots]
-        else:
-            pictures = [(shots[0], float(moment)) for moment in np.linspace(0.1, 0.9, int(rng.integers(2, 5)))]
-        return pictures, album_questions(list(shots), self.split, rng)
 
 
 @dataclass

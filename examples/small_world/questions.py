@@ -39,11 +39,9 @@ def image_questions(shot: Shot, split: str, rng: np.random.Generator) -> list[Qu
     ]
 
 
-def album_questions(shots: list[Shot], split: str, rng: np.random.Generator) -> list[Question]:
-    """
-    Questions about an album: pictures from the beginnings of several shots of a video, or several of a single shot,
-    from its beginning to its end.
-    """
+def album_questions(album: list[tuple[Shot, float]], split: str, rng: np.random.Generator) -> list[Question]:
+    """At most one question of each of `ALBUM_QUESTIONS` about what `make_album` gave."""
+    shots = list(dict.fromkeys(shot for shot, _ in album))
     if len(shots) == 1:
         shapes = list(shots[0].shapes)
         still = [shape for shape in shapes if shape.direction is None]

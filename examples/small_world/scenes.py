@@ -60,7 +60,7 @@ class Video:
 
 def scene_rng(split: str, kind: str, number: int) -> np.random.Generator:
     """Every scene has a generator of its own, so it does not depend on which others were made, nor on their order."""
-    return np.random.default_rng([SPLITS.index(split), ("image", "video", "question").index(kind), number])
+    return np.random.default_rng([SPLITS.index(split), ("image", "video", "question", "album").index(kind), number])
 
 
 def make_picture(split: str, number: int) -> Shot:
@@ -88,6 +88,20 @@ def make_video(split: str, number: int) -> Video:
         needle = _shot(rng, names, 1, float(rng.uniform(1.0, seconds / 16)), moving=0.0)
         shots.insert(int(rng.integers(0, len(shots) + 1)), replace(needle, is_short=True))
     return Video(tuple(shots), number)
+
+
+def make_album(split: str, number: int) -> list[tuple[Shot, float]]:
+    """
+    One to four pictures, each of them a shot and how much of it has passed: the beginnings of up to three shots of a
+    video, or two to four moments of a single shot, from its beginning to its end.
+    """
+    rng = scene_rng(split, "album", number)
+    shots = make_video(split, number).shots
+    first, length = int(rng.integers(len(shots))), 1 if rng.random() < 0.5 else 3
+    shots = shots[first : first + length]
+    if len(shots) > 1:
+        return [(shot, 0.1) for shot in shots]
+    return [(shots[0], float(moment)) for moment in np.linspace(0.1, 0.9, int(rng.integers(2, 5)))]
 
 
 def _names(rng: np.random.Generator):

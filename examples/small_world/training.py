@@ -43,8 +43,8 @@ class Run:
         self.variant, self.seed, self.options = variant, seed, options
         self.processor = AutoProcessor.from_pretrained(options.image_llm)
         image_llm = AutoModelForImageTextToText.from_pretrained(options.image_llm)
-        # The fastest on a CPU for sequences as short as these.
-        image_llm.set_attn_implementation("eager")
+        if not torch.cuda.is_available():
+            image_llm.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
         self.model = LinVTForConditionalGeneration.from_image_llm(image_llm, variant.video_tokenizer or LINVT)
         self.reads = self.model.video_tokenizer.reads
         if variant.fresh_projector:
@@ -117,8 +117,9 @@ class Run:
                 learning_rate=self.options.learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=steps // 20,
-                bf16=True,
                 use_cpu=not torch.cuda.is_available(),
+                # On an accelerator tensors as small as these cost their launch, and casts are launches too.
+                bf16=not torch.cuda.is_available(),
                 gradient_checkpointing=False,
                 logging_steps=50,
                 # Captions are several times as long as other answers, and contrast with each other.

@@ -1,12 +1,12 @@
 """Videos of the small world as tensors: their frames are drawn once, and encoded once by the frozen image-LLM."""
 
-import os
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_world.drawing import draw_video
@@ -48,18 +48,17 @@ class VideoSet:
     questions: list[list[Question]]
 
     @classmethod
-    def load_or_make(
-        cls, folder: Path, split: str, num_videos: int, num_frames: int, image_llm: str, workers: int = 2
-    ) -> "VideoSet":
-        """Reads it from `folder`, where it is made first if it is not there."""
+    def load_or_make(cls, folder: Path, split: str, num_videos: int, num_frames: int, image_llm: str) -> "VideoSet":
+        """Reads it from `folder`, where it is made first, by one process, if it is not there."""
         path = folder / f"{split}-{num_videos}-{num_frames}.safetensors"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            model = LlavaForConditionalGeneration.from_pretrained(image_llm).eval()
-            processor = LlavaProcessor.from_pretrained(image_llm)
-            whole = path.with_suffix(f".{os.getpid()}")
-            save_file(_encode(model, processor, split, num_videos, num_frames, workers), whole)
-            whole.rename(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                model = LlavaForConditionalGeneration.from_pretrained(image_llm).eval()
+                processor = LlavaProcessor.from_pretrained(image_llm)
+                whole = path.with_suffix(".whole")
+                save_file(_encode(model, processor, split, num_videos, num_frames), whole)
+                whole.rename(path)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         questions = [questions_about(split, number) for number in range(num_videos)]
@@ -85,17 +84,23 @@ def _encode(
     split: str,
     num_videos: int,
     num_frames: int,
-    workers: int,
 ) -> dict[str, torch.Tensor]:
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     family = image_llm_family(model)
     pictures, tokens, features, milliseconds = [], [], [], []
     work = [(split, number, num_frames) for number in range(num_videos)]
-    with Pool(workers) as pool:
+    with Pool() as pool:
         for frames, times in tqdm(pool.imap(_draw, work, chunksize=32), total=num_videos, desc=f"{split} videos"):
             pictures.append(torch.from_numpy(frames).permute(0, 3, 1, 2))
-            pixels = processor.image_processor(pictures[-1], return_tensors="pt")["pixel_values"]
-            features.append(family.encoder_features(pixels[:, None]))
-            tokens.append(family.projector()(features[-1]))
             milliseconds.append(torch.tensor(times))
-    tensors = {"frames": pictures, "tokens": tokens, "features": features, "milliseconds": milliseconds}
-    return {name: torch.stack(parts).contiguous() for name, parts in tensors.items()}
+    for frames in tqdm(torch.stack(pictures).split(32), desc=f"{split} videos, encoded"):
+        pixels = processor.image_processor(frames.flatten(0, 1), return_tensors="pt")["pixel_values"]
+        encoded = family.encoder_features(pixels[:, None].to(model.device))
+        features.append(encoded.unflatten(0, (-1, num_frames)).cpu())
+        tokens.append(family.projector()(encoded).unflatten(0, (-1, num_frames)).cpu())
+    return {
+        "frames": torch.stack(pictures).contiguous(),
+        "tokens": torch.cat(tokens),
+        "features": torch.cat(features),
+        "milliseconds": torch.stack(milliseconds),
+    }

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from small_world.drawing import draw_shot
 from small_world.encoding import IGNORED, encode_chat
-from small_world.questions import Question, image_questions
-from small_world.scenes import make_picture, scene_rng
+from small_world.questions import Question, album_questions, image_questions
+from small_world.scenes import Shot, make_album, make_picture, scene_rng
 from small_world.small_image_llm import PIXELS
 from small_world.video_data import VideoSet
 from transformers import LlavaProcessor
@@ -25,7 +25,14 @@ GRID = (4, 4)
 class Row:
     question: Question
     video: int | None = None  # number in the set; else the question is about
-    picture: int | None = None  # the picture of this number; or about nothing at all
+    picture: int | None = None  # the picture of this number, or
+    album: int | None = None  # the album of this number; or about nothing at all
+
+    def pictures(self, split: str) -> list[tuple[Shot, float]]:
+        """The pictures that it is about, as shots and how much of each has passed."""
+        if self.picture is not None:
+            return [(make_picture(split, self.picture), 0.0)]
+        return [] if self.album is None else make_album(split, self.album)
 
 
 def video_rows(videos: VideoSet) -> list[Row]:
@@ -48,6 +55,17 @@ def picture_rows(split: str, num_pictures: int) -> list[Row]:
     return rows
 
 
+def album_rows(split: str, num_albums: int) -> list[Row]:
+    """One question about each album."""
+    rows = []
+    for number in range(num_albums):
+        rng = scene_rng(split, "question", 2 * 10**6 + number)
+        questions = album_questions(make_album(split, number), split, rng)
+        if questions:
+            rows.append(Row(questions[int(rng.integers(len(questions)))], album=number))
+    return rows
+
+
 @dataclass
 class RowCollator:
     """
@@ -66,7 +84,11 @@ class RowCollator:
 
     def __call__(self, numbers: list[dict]) -> dict[str, torch.Tensor]:
         rows = [self.rows[number["row"]] for number in numbers]
-        chats = [encode_chat(self.processor.tokenizer, self._visual_tokens(row), [row.question]) for row in rows]
+        pictures = [row.pictures(self.split) for row in rows]
+        chats = [
+            encode_chat(self.processor.tokenizer, self._visual_tokens(row, len(shown)), [row.question])
+            for row, shown in zip(rows, pictures, strict=True)
+        ]
         length = max(len(chat.input_ids) for chat in chats)
 
         def pad(values: list[list[int]], value: int) -> torch.Tensor:
@@ -92,16 +114,15 @@ class RowCollator:
                 batch["video_token_grid"] = torch.tensor([GRID] * len(shown))
             batch["video_milliseconds"] = self.videos.milliseconds[shown]
             batch["video_shot_ids"] = torch.zeros_like(batch["video_milliseconds"])
-        pictures = [row.picture for row in rows if row.picture is not None]
-        if pictures:
-            drawn = np.stack([draw_shot(make_picture(self.split, picture), 0, PIXELS) for picture in pictures])
+        if any(pictures):
+            drawn = np.stack([draw_shot(shot, moment, PIXELS) for shown in pictures for shot, moment in shown])
             batch["pixel_values"] = self._pixels(torch.from_numpy(drawn).permute(0, 3, 1, 2))
         return batch
 
     def _pixels(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
-    def _visual_tokens(self, row: Row) -> list[int]:
+    def _visual_tokens(self, row: Row, num_pictures: int) -> list[int]:
         if row.video is not None and self.num_video_tokens > 0:
             return [self.num_video_tokens]
-        return [TOKENS_PER_PICTURE] if row.picture is not None else []
+        return [TOKENS_PER_PICTURE] * num_pictures
