@@ -420,12 +420,14 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         """Per video the embeddings of the instruction of its user turn, which no gradient reaches."""
         if not self.config.video_tokenizer_config.text_conditioning:
             return None
-        per_video = []
-        instruction_turns = instruction_turns.to(embeds.device)
-        for row_embeds, row_turns, row_video in zip(embeds.detach(), instruction_turns, is_video, strict=True):
-            turns = row_turns[row_video].view(-1, self.config.num_video_tokens)[:, 0]
-            per_video += [row_embeds[(row_turns == turn) & ~row_video] for turn in turns]
-        return per_video
+        # Looked up on the CPU at once, as in `get_video_features`, and gathered in one go.
+        turns, is_video = instruction_turns.cpu(), is_video.cpu()
+        places = []
+        for row, (row_turns, row_video) in enumerate(zip(turns, is_video, strict=True)):
+            of_videos = row_turns[row_video].view(-1, self.config.num_video_tokens)[:, 0]
+            places += [((row_turns == turn) & ~row_video).nonzero()[:, 0] + row * len(row_turns) for turn in of_videos]
+        gathered = embeds.detach().flatten(0, 1)[torch.cat(places).to(embeds.device)]
+        return list(gathered.split([len(place) for place in places]))
 
     def _check_video_inputs(
         self,

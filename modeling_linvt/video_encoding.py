@@ -77,16 +77,20 @@ class VideoEncodingMixin:
         num_videos, max_frames = video_milliseconds.shape
         if video_shot_ids is None:
             video_shot_ids = torch.zeros_like(video_milliseconds)
+        # Which frames are real decides shapes, so it is looked up on the CPU, once: asked for video by video, an
+        # accelerator would have to finish its work each time.
+        milliseconds, all_shots = video_milliseconds.cpu(), video_shot_ids.cpu()
         clips, seconds, shot_ids = [], [], []
         for video in range(num_videos):
-            shots = video_shot_ids[video][video_shot_ids[video] >= 0]
+            shots = all_shots[video][all_shots[video] >= 0]
             if len(shots) == 0:
                 raise ValueError(f"Video {video} of {num_videos} has no frames: all its video_shot_ids are padding.")
             clips.append(frame_clips(shots, self.config.frames_per_patch))
-            seconds.append(video_milliseconds[video][clips[-1]].float().mean(1) / 1000)
+            seconds.append(milliseconds[video][clips[-1]].float().mean(1) / 1000)
             shot_ids.append(shots[clips[-1][:, 0]])
         if video_frame_tokens is None:
             all_clips = torch.cat([clip + video * max_frames for video, clip in enumerate(clips)])
+            all_clips = all_clips.to(pixel_values_videos.device)
             tokens = self.get_frame_tokens(pixel_values_videos.flatten(0, 1), all_clips, ranks)
             tokens = tokens.split([len(clip) for clip in clips])
             grid = image_llm_family(self.image_llm).token_grid(tokens[0].shape[1], *pixel_values_videos.shape[-2:])
@@ -99,32 +103,37 @@ class VideoEncodingMixin:
         # The average tokens of Tab. 2 are made without parameters, wherever the frame tokens are.
         device = next((parameter.device for parameter in self.video_tokenizer.parameters()), tokens[0].device)
 
-        outputs = [None] * num_videos
         # Videos of equal length go through the video tokenizer together: there is never a padded frame in it.
-        for length in sorted({len(clip) for clip in clips}):
-            group = [video for video in range(num_videos) if len(clips[video]) == length]
+        groups: dict[int, list[int]] = {}
+        for video in sorted(range(num_videos), key=lambda video: len(clips[video])):
+            groups.setdefault(len(clips[video]), []).append(video)
+        outputs = []
+        for group in groups.values():
             texts = [None] if instruction_embeds is None else [instruction_embeds[video] for video in group]
             embeds, mask = (None, None) if texts[0] is None else _pad(texts, device)
             ranks.announce()
-            output = self.video_tokenizer(
-                _stack([tokens[video] for video in group]).to(device),
-                grid,
-                _stack([seconds[video] for video in group]).to(device),
-                _stack([shot_ids[video] for video in group]).to(device),
-                embeds,
-                mask,
-                output_token_weights=output_token_weights,
+            outputs.append(
+                self.video_tokenizer(
+                    _stack([tokens[video] for video in group]).to(device),
+                    grid,
+                    _stack([seconds[video] for video in group]).to(device),
+                    _stack([shot_ids[video] for video in group]).to(device),
+                    embeds,
+                    mask,
+                    output_token_weights=output_token_weights,
+                )
             )
-            for place, video in enumerate(group):
-                outputs[video] = {name: value[place] for name, value in output.items()}
         ranks.finish(self._blank_video_tokens)
-        columns = {name: tuple(output[name] for output in outputs) for name in outputs[0]}
-        return LinVTVideoFeatures(
-            pooler_output=torch.stack(columns["video_tokens"]),
-            token_weights=columns.get("token_weights"),
-            token_scores=columns.get("token_scores"),
-            token_grid=grid,
-        )
+        order = sorted(range(num_videos), key=sum(groups.values(), []).__getitem__)  # back to that of the prompts
+        per_video = {}
+        for name in ("token_weights", "token_scores"):
+            if outputs[0].get(name) is not None:
+                rows = [row for output in outputs for row in output[name]]
+                per_video[name] = tuple(rows[place] for place in order)
+        video_tokens = outputs[0].video_tokens
+        if len(outputs) > 1:
+            video_tokens = torch.cat([output.video_tokens for output in outputs])[order]
+        return LinVTVideoFeatures(pooler_output=video_tokens, token_grid=grid, **per_video)
 
     def get_frame_tokens(
         self, frames: torch.Tensor, clips: torch.Tensor | None = None, ranks: RankAgreement = ALONE
