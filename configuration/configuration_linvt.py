@@ -190,7 +190,8 @@ class LinVTConfig(PreTrainedConfig):
     model_type = "linvt"
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference: ClassVar = [
-        "past_key_values",
+        "cache",
+        "past_key_values",  # its name before Transformers 5.24
         "contrastive_loss",
         "video_tokens",
         "video_token_weights",

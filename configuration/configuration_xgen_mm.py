@@ -44,7 +44,7 @@ class XGenMMConfig(PreTrainedConfig):
     """
 
     model_type = "linvt_xgen_mm"
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar = ["cache", "past_key_values"]  # the older name until 5.24
     sub_configs: ClassVar = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
     vision_config: dict | PreTrainedConfig | None = None

@@ -25,10 +25,17 @@ from linvt.families.patch_sequences import (
     PixelsFirstFamily,
     RowMajorFamily,
     TokenPatchFamily,
+    UnmarkedRowFamily,
 )
 from linvt.families.ported_models import MolmoFamily, XGenMMFamily
 from linvt.families.projector_family import ProjectorFamily
-from linvt.families.sized_images import LlavaNextFamily, LlavaOnevisionFamily, RowEndFamily, SizedImageFamily
+from linvt.families.sized_images import (
+    CodeWordFamily,
+    LlavaNextFamily,
+    LlavaOnevisionFamily,
+    RowEndFamily,
+    SizedImageFamily,
+)
 from linvt.families.special_llms import (
     CodeBookFamily,
     LayerWordsFamily,
@@ -42,6 +49,7 @@ from linvt.families.tiled_images import DeepTileFamily, NewlineFamily, Separator
 
 
 FAMILIES: dict[str, type[ImageLLMFamily]] = {
+    "apertus1p5": CodeWordFamily,
     "aria": ImageLLMFamily,
     "aya_vision": ImageLLMFamily,
     "chameleon": CodeBookFamily,
@@ -70,10 +78,12 @@ FAMILIES: dict[str, type[ImageLLMFamily]] = {
     "got_ocr2": ImageLLMFamily,
     "granite_docling": DeepTileFamily,
     "hunyuan_vl": RowMajorFamily,
+    "hy_v4_vl": UnmarkedRowFamily,
     "hyperclovax_vision_v2": PatchSequenceFamily,
     "idefics2": TiledImageFamily,
     "idefics3": TiledImageFamily,
     "inkling2": TokenPatchFamily,
+    "inkling2_loop": TokenPatchFamily,
     "inkling_mm_model": LonePatchFamily,
     "internvl": ProjectorFamily,
     "janus": ImageLLMFamily,

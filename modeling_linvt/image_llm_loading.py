@@ -68,6 +68,12 @@ LEAST_TRANSFORMERS = {
 """Model types that LinVT can wrap from this version of Transformers on. An entry goes when the lower bound in
 `pyproject.toml` reaches its version."""
 
+BROKEN_TRANSFORMERS = {
+    "llama4": ("5.24.0", "its forward always fails there, as it reads image_outputs of a language model without such"),
+}
+"""Model types whose own code fails in one version of Transformers, and how. An entry goes when `pyproject.toml` allows
+the version no more."""
+
 
 def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
     """
@@ -119,6 +125,9 @@ def refusal_reason(config: PreTrainedConfig) -> str | None:
     least = LEAST_TRANSFORMERS.get(config.model_type, "5.0")
     if _release(transformers.__version__) < _release(least):
         return f"it needs Transformers {least} or newer, and this is {transformers.__version__}"
+    broken, failure = BROKEN_TRANSFORMERS.get(config.model_type, (None, None))
+    if transformers.__version__ == broken:
+        return f"it does not work in Transformers {broken} and needs another version: {failure}"
     return REFUSED.get(config.model_type, _ENCODER_DECODER if config.is_encoder_decoder else None)
 
 
@@ -201,6 +210,7 @@ def _refusal(model_type: str, reason: str) -> ValueError:
 
 
 __all__ = [
+    "BROKEN_TRANSFORMERS",
     "HUB_ARGUMENTS",
     "LEAST_TRANSFORMERS",
     "REFUSED",

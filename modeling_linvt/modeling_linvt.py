@@ -7,19 +7,19 @@ their tokens into a few video tokens, and the image-LLM reads those as `inputs_e
 import copy
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from inspect import signature
 
 import torch
 from transformers import (
     AutoModelForImageTextToText,
-    Cache,
     GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -48,7 +48,7 @@ VIDEO = 2  # the value of a video token in Transformers' `mm_token_type_ids`; te
 
 
 @dataclass
-class LinVTCausalLMOutputWithPast(ModelOutput):
+class LinVTCausalLMOutputWithPast(CausalLMOutputWithPast):
     """
     What the image-LLM returned for a prompt with videos, and:
 
@@ -60,11 +60,6 @@ class LinVTCausalLMOutputWithPast(ModelOutput):
             Per video W of shape `(num_video_tokens, frames * tokens per frame)`; see [`LinVTVideoOutput`].
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
     contrastive_loss: torch.Tensor | None = None
     video_tokens: torch.Tensor | None = None
     video_token_weights: tuple[torch.Tensor, ...] | None = None
@@ -90,7 +85,6 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
     _keys_to_ignore_on_load_missing = ["contrast.logit_scale"]  # only training has a use for it
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -248,7 +242,7 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
                 contrastive loss of the answers in `labels`. All ranks must agree on it.
             kwargs: `video_frame_tokens` and `video_token_grid`, known tokens in place of `pixel_values_videos`; see
                 [`~LinVTForConditionalGeneration.get_video_features`]. All other inputs of the image-LLM, such as
-                `pixel_values` or `past_key_values`.
+                `pixel_values` or the cache.
         """
         if return_contrastive_loss and labels is None:
             raise ValueError("return_contrastive_loss needs labels, which say where the answers stand.")
@@ -286,12 +280,12 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         if return_contrastive_loss:
             pair = (None, None) if features is None else (embeds, mm_token_type_ids == VIDEO)
             contrastive_loss = self.contrast(*pair, labels)
+        # By their names in this Transformers: the cache is `past_key_values` before 5.24 and `cache` from then on.
+        given = {field.name: outputs.get(field.name) for field in fields(CausalLMOutputWithPast)}
+        if outputs.loss is not None:
+            given["loss"] = outputs.loss + ranks.zero.to(outputs.loss.device)
         outputs = LinVTCausalLMOutputWithPast(
-            loss=None if outputs.loss is None else outputs.loss + ranks.zero.to(outputs.loss.device),
-            logits=outputs.logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            **given,
             contrastive_loss=contrastive_loss,
             video_tokens=None if features is None else features.pooler_output,
             video_token_weights=None if features is None else features.token_weights,

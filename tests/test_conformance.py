@@ -10,12 +10,12 @@ import pytest
 import torch
 import transformers
 from conformance import MODEL_TYPES, Conformance, conform, default_config, reason_of_refusal, refusal_row
-from tiny_image_llms import NEEDED_PACKAGES
+from tiny_image_llms import NEEDED_PACKAGES, build
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from linvt import LinVTForConditionalGeneration
 from linvt.image_llm_families import FAMILIES
-from linvt.image_llm_loading import LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
+from linvt.image_llm_loading import BROKEN_TRANSFORMERS, LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
 
 
 TABLE = Path(__file__).parents[1] / "docs" / "image_llms.md"
@@ -64,12 +64,33 @@ def test_least_transformers(model_type, monkeypatch):
         check_image_llm_config(config)
 
 
-@pytest.mark.parametrize("model_type", sorted(set(LEAST_TRANSFORMERS) & set(REFUSALS)))
+@pytest.mark.parametrize("model_type", [name for name in LEAST_TRANSFORMERS if "or newer" in REFUSALS.get(name, "")])
 def test_older_transformers_is_not_enough(model_type, monkeypatch, tmp_path):
     """Without the refusal a contract is broken: `LEAST_TRANSFORMERS` asks for no more than is needed."""
     monkeypatch.delitem(LEAST_TRANSFORMERS, model_type)
     with pytest.raises((AssertionError, RuntimeError, TypeError)):
         conform(model_type, tmp_path)
+
+
+@pytest.mark.parametrize("model_type", BROKEN_TRANSFORMERS)
+def test_broken_transformers(model_type, monkeypatch):
+    """That version is refused with what fails there, and no other."""
+    config, (broken, failure) = default_config(model_type), BROKEN_TRANSFORMERS[model_type]
+    monkeypatch.setattr(transformers, "__version__", broken)
+    with pytest.raises(ValueError, match=f"{model_type}.*does not work in Transformers {broken} .*{failure}"):
+        check_image_llm_config(config)
+    for version in ("5.23.0", "5.24.1", "5.25.0"):
+        monkeypatch.setattr(transformers, "__version__", version)
+        check_image_llm_config(config)
+
+
+@pytest.mark.parametrize("model_type", BROKEN_TRANSFORMERS)
+def test_broken_transformers_is_broken(model_type):
+    """The image-LLM alone, with a prompt of words."""
+    if transformers.__version__ != BROKEN_TRANSFORMERS[model_type][0]:
+        pytest.skip("this Transformers is another")
+    with pytest.raises(AttributeError):
+        build(model_type)(input_ids=torch.tensor([[5, 6]]))
 
 
 @pytest.mark.parametrize(

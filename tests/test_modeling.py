@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_families import FAMILIES, SMALL, VARIANTS, random_video, user_turn, without_gradient
+from tiny_models import CACHE
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -325,7 +326,7 @@ def test_forward_goes_on_from_the_cache(make_linvt, ask, family):
     tokens = []
     for _ in range(8):
         tokens.append(output.logits[:, -1:].argmax(-1))
-        output = model(input_ids=tokens[-1], past_key_values=output.past_key_values)
+        output = model(input_ids=tokens[-1], **{CACHE: output[CACHE]})
     assert torch.equal(torch.cat(tokens, dim=1), expected)
 
 
@@ -345,7 +346,7 @@ def test_a_conversation_goes_on_from_the_cache(make_linvt, family):
     for name in ("mm_token_type_ids", "instruction_turns"):
         second[name] = torch.nn.functional.pad(first[name], (0, grown))
     expected = greedy(model, second)
-    assert torch.equal(greedy(model, second, past_key_values=output.past_key_values), expected)
+    assert torch.equal(greedy(model, second, **{CACHE: output[CACHE]}), expected)
 
 
 def test_going_on_from_the_cache_keeps_the_positions_of_images(make_linvt):
@@ -356,9 +357,9 @@ def test_going_on_from_the_cache_keeps_the_positions_of_images(make_linvt):
         [{"role": "user", "content": content}], tokenize=True, return_dict=True, return_tensors="pt"
     )
     model.image_llm.model.rope_deltas = None
-    cache = model(**inputs, use_cache=True).past_key_values
+    cache = model(**inputs, use_cache=True)[CACHE]
     token = torch.tensor([[5]])
-    step = model(input_ids=token, past_key_values=cache).logits[:, -1]
+    step = model(input_ids=token, **{CACHE: cache}).logits[:, -1]
     whole = dict(inputs)
     whole["input_ids"] = torch.cat([inputs["input_ids"], token], dim=1)
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("instruction_turns", 0)):
@@ -496,7 +497,7 @@ def test_a_missing_input_is_named(make_linvt, ask, name):
 def test_models_that_cannot_be_wrapped_are_refused_with_the_reason(tmp_path):
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     llama = LlamaForCausalLM(LlamaConfig(**tiny, vocab_size=50))
-    with pytest.raises(ValueError, match="cannot wrap 'llama'.*no get_image_features.*Supported: aria, aya_vision"):
+    with pytest.raises(ValueError, match="cannot wrap 'llama'.*no get_image_features.*Supported: .*aria, aya_vision"):
         LinVTForConditionalGeneration.from_image_llm(llama)
     llama.save_pretrained(tmp_path / "llama")
     with pytest.raises(ValueError, match="holds a 'llama' model, which is not an image-LLM"):

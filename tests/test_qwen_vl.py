@@ -12,6 +12,7 @@ from PIL import Image
 from reference_qwen_vl import CONFIG, FACTS
 from safetensors.torch import save_file
 from tiny_families import SMALL, random_video, user_turn
+from tiny_models import CACHE
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, QwenVLConfig, QwenVLProcessor
@@ -303,7 +304,9 @@ def test_a_sequence_longer_than_it_was_trained_with_is_warned_of(loaded, caplog)
     assert "longer than the" not in caplog.text
     model = copy.deepcopy(model)
     model.config.text_config.max_position_embeddings = 19
-    model(input_ids=torch.zeros(1, 20, dtype=torch.long))
+    output = model(input_ids=torch.zeros(1, 19, dtype=torch.long), use_cache=True)
+    assert "longer than the" not in caplog.text
+    model(input_ids=torch.zeros(1, 1, dtype=torch.long), **{CACHE: output[CACHE]})
     assert "longer than the 19 tokens that Qwen-VL was trained with" in caplog.text
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_families import SMALL, random_video, user_turn
-from tiny_models import byte_tokenizer
+from tiny_models import CACHE, byte_tokenizer
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.image_utils import SizeDict
 
@@ -298,7 +298,7 @@ def test_generation(load, design):
     assert model.generate(**inputs, max_new_tokens=2, do_sample=True, num_return_sequences=3).shape == (3, length + 2)
     # Going on from a cache.
     output = model(**inputs, use_cache=True)
-    step = model(input_ids=output.logits[:, -1:].argmax(-1), past_key_values=output.past_key_values)
+    step = model(input_ids=output.logits[:, -1:].argmax(-1), **{CACHE: output[CACHE]})
     assert step.logits[:, -1].argmax(-1) == greedy[0, length + 1]
 
 

@@ -55,7 +55,7 @@ SIZES = {
     **_all(4, "resampler_n_latents", "latent_query_num", "mm_tokens_per_image", "vision_soft_tokens_per_image"),
     **_all(2, "num_experts_per_tok", "moe_topk", "moe_k"),
     **_all(1, "n_group", "topk_group"),
-    **_all(256, "vocab_size", "vocab_size_per_layer_input"),
+    **_all(256, "vocab_size", "unpadded_vocab_size", "vocab_size_per_layer_input"),
     "max_position_embeddings": 512,
     "image_size": 56,
     "patch_size": 14,
@@ -186,6 +186,20 @@ TWEAKS: dict[str, dict] = {
         indexer_compress_ratio=4,
     ),
     **_all(_m_rope() | _OMNI_TOKENS, "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
+    "apertus1p5": {
+        "image_token_offset": 100,
+        "audio_token_offset": 164,
+        "vision_config": {
+            "codebook_size": 64,
+            "embed_dim": 8,
+            "latent_channels": 8,
+            "base_channels": 32,
+            "channel_multiplier": [1, 1, 1, 1],
+            "num_res_blocks": 1,
+            "attn_resolutions": [],
+        },
+        "audio_config": {"codebook_size": 16, "codebook_dim": 32},
+    },
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "chameleon": {
         "vocabulary_map": {"<image>": IMAGE_TOKEN} | {f"IMGIMG{chr(65 + code)}Z": 100 + code for code in range(8)},
@@ -274,6 +288,15 @@ TWEAKS: dict[str, dict] = {
     **_all({"vision_config": {"image_size": 112}}, "got_ocr2", "pp_chart2table", "granite_docling"),
     "perception_lm": {"vision_config": _PERCEPTION},
     "llama4": {"vision_config": {"intermediate_size": 128, "vision_output_dim": 32}},
+    "inkling2_loop": {
+        "text_config": {
+            "num_hidden_layers": 3,
+            "n_layers_per_attn_res_block": 1,
+            "loop_layer_index_start": 1,
+            "loop_layer_index_end": 2,
+            "loop_gate_rank": 8,
+        }
+    },
     "inkling_mm_model": {"vision_config": {"num_hidden_layers": 12}},
     "fast_vlm": {"vision_config": _TIMM, "mm_hidden_size": 24},
     "gemma3n": {
@@ -305,7 +328,7 @@ PROCESSORS: dict[str, dict] = {
     "dots3_note": {"temporal_patch_size": 1},
     "gemma4": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
     "gemma4_unified": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
-    "inkling2": {"size": {"height": 28, "width": 28}},
+    **_all({"size": {"height": 28, "width": 28}}, "inkling2", "inkling2_loop"),
     "inkling_mm_model": {"size": {"height": 14, "width": 14}, "rescale_image_frac": 1.0},
     "kimi_k25": {**_PATCH_14, "size": {"max_height": 56, "max_width": 56}},
     "lfm2_vl": {
@@ -405,7 +428,7 @@ def _view_and_tiles(frame):
 
 _FUYU_PATCH = {"height": 14, "width": 14}
 PICTURES = {
-    **_all(_sized, "emu3", "lighton_ocr", "mistral3", "mistral_large4"),
+    **_all(_sized, "apertus1p5", "emu3", "lighton_ocr", "mistral3", "mistral_large4"),
     **_all(_tiled, "idefics2", "idefics3", "smolvlm", "perception_lm"),
     **_all(_view_and_tiles, "llava_next", "llava_next_video", "llava_onevision"),
     "fuyu": lambda frame: {"image_patches": FuyuImageProcessor(patch_size=_FUYU_PATCH).patchify_image(frame[None])},
@@ -424,6 +447,7 @@ def _between_marks(tokens):
 
 KEPT = {
     "hunyuan_vl": _between_marks,
+    "hy_v4_vl": lambda tokens: tokens.unflatten(0, (2, 3))[:, :-1].flatten(0, 1),
     "deepseek_ocr2": lambda tokens: tokens[:-1],
     "unlimited_ocr": lambda tokens: tokens[:-1].unflatten(0, (3, 4))[:, :-1].flatten(0, 1),
     # Its image processor adds a column of padding where the width is a multiple of the patch.

@@ -1,5 +1,7 @@
 """A tokenizer and an image-LLM small enough to be built on the spot, with random weights."""
 
+from dataclasses import fields
+
 import torch
 from small_world.small_image_llm import CHAT_TEMPLATE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -12,6 +14,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+
+(CACHE,) = {"cache", "past_key_values"} & {field.name for field in fields(CausalLMOutputWithPast)}
+"""What Transformers calls the cache in its inputs and outputs: `past_key_values` before 5.24."""
 
 
 def byte_tokenizer(*special_tokens: str, **named_tokens: str) -> PreTrainedTokenizerFast:

@@ -139,12 +139,21 @@ class RowMajorFamily(PatchSequenceFamily):
     """HunYuan-VL: patches row by row, whatever is merged. Around the tokens of a frame stand markers and newlines."""
 
     order = "RrCc"
+    num_markers = 1
+    """Tokens before the first row of an image, and as many behind the last one."""
 
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         side = self.patch_size() * self.merge_size()
         rows, columns = clips.shape[-2] // side, clips.shape[-1] // side
-        tokens = super().frame_tokens(clips)[:, 1:-1]
+        tokens = super().frame_tokens(clips)
+        tokens = tokens[:, self.num_markers : tokens.shape[1] - self.num_markers]
         return tokens.unflatten(1, (rows, columns + 1))[:, :, :-1].flatten(1, 2)
+
+
+class UnmarkedRowFamily(RowMajorFamily):
+    """Hy 4: as [`RowMajorFamily`], with newlines and no markers."""
+
+    num_markers = 0
 
 
 class PatchPictureFamily(PatchSequenceFamily):
@@ -176,7 +185,7 @@ class MuseFamily(PatchSequenceFamily):
 
 
 class TokenPatchFamily(PatchSequenceFamily):
-    """Inkling 2: a patch is what becomes one token, a small picture whose channels come last."""
+    """Inkling 2, looped or not: a patch is what becomes one token, a small picture whose channels come last."""
 
     order, patch = "RrCc", "yxkt"
 
@@ -231,4 +240,5 @@ __all__ = [
     "PixelsFirstFamily",
     "RowMajorFamily",
     "TokenPatchFamily",
+    "UnmarkedRowFamily",
 ]

@@ -35,6 +35,13 @@ class RowEndFamily(SizedImageFamily):
         return (2 ** (len(self.image_llm.config.vq_config.channel_multiplier) - 1) * 2,) * 2
 
 
+class CodeWordFamily(SizedImageFamily):
+    """Apertus 1.5: pictures become words of a code book, one for each square of pixels."""
+
+    def blank_frame_size(self) -> tuple[int, int]:
+        return (self.image_llm.config.vision_config.spatial_scale_factor,) * 2
+
+
 class LlavaOnevisionFamily(ProjectorFamily):
     """LLaVA-OneVision: a frame is presented as one of several images, which are not split into tiles."""
 
@@ -83,4 +90,4 @@ def image_sizes(frames: torch.Tensor) -> torch.Tensor:
     return torch.tensor([frames.shape[-2:]], device=frames.device).expand(len(frames), -1)
 
 
-__all__ = ["LlavaNextFamily", "LlavaOnevisionFamily", "RowEndFamily", "SizedImageFamily"]
+__all__ = ["CodeWordFamily", "LlavaNextFamily", "LlavaOnevisionFamily", "RowEndFamily", "SizedImageFamily"]

@@ -165,7 +165,6 @@ class MolmoForConditionalGeneration(PortedImageLLM):
         image_num_crops: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -178,6 +177,7 @@ class MolmoForConditionalGeneration(PortedImageLLM):
             pixel_values, image_masks, image_token_order, image_num_crops: The images of all prompts in their order;
                 see [`~MolmoForConditionalGeneration.get_image_features`].
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
+            kwargs: Inputs of the language model, such as the cache.
         """
         images = {
             "pixel_values": pixel_values,
@@ -193,7 +193,6 @@ class MolmoForConditionalGeneration(PortedImageLLM):
             logits_to_keep,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
 

@@ -7,7 +7,7 @@ positions are of the size of the image: the published code interpolates them at 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, CLIPVisionConfig, PreTrainedModel
+from transformers import AutoModel, Cache, CLIPVisionConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.models.clip.modeling_clip import CLIPEncoder
@@ -145,7 +145,6 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -158,8 +157,9 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
             pixel_values: The images of all prompts in their order; see
                 [`~QwenVLForConditionalGeneration.get_image_features`].
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
+            kwargs: Inputs of the language model, such as the cache.
         """
-        self._warn_if_long(input_ids if inputs_embeds is None else inputs_embeds, past_key_values)
+        self._warn_if_long(input_ids if inputs_embeds is None else inputs_embeds, kwargs)
         return self.read_prompt(
             input_ids,
             inputs_embeds,
@@ -168,13 +168,13 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
             logits_to_keep,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
 
-    def _warn_if_long(self, prompt: torch.Tensor | None, past_key_values) -> None:
+    def _warn_if_long(self, prompt: torch.Tensor | None, inputs: dict) -> None:
         limit = self.config.text_config.max_position_embeddings
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        # The cache, by its kind: its name is `past_key_values` before Transformers 5.24 and `cache` from then on.
+        past = sum(value.get_seq_length() for value in inputs.values() if isinstance(value, Cache))
         if prompt is not None and past + prompt.shape[1] > limit:
             logger.warning_once(
                 f"The sequence is longer than the {limit} tokens that Qwen-VL was trained with. The published code "

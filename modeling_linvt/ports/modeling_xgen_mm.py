@@ -8,7 +8,7 @@ here all of them are.
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, Cache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
@@ -40,7 +40,6 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["XGenMMPerceiverLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -194,7 +193,6 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         image_sizes: torch.LongTensor | None = None,
@@ -212,6 +210,7 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): Last positions to compute logits of
                 (0: all), or their numbers.
+            kwargs: Inputs of the language model, such as the cache.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids or inputs_embeds.")
@@ -223,7 +222,6 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -231,13 +229,9 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        # The cache keeps its name, which is `past_key_values` before Transformers 5.24 and `cache` from then on.
+        others = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **others)
 
     @torch.no_grad()
     def generate(
