@@ -250,6 +250,13 @@ class LinVTConfig(PreTrainedConfig):
                 "give its id and revision."
             )
 
+    def to_dict(self) -> dict:
+        """As `PreTrainedConfig.to_dict`, without the folder or id that the image-LLM was loaded from."""
+        # Transformers leaves it out of the outer configuration only, and would publish a path of this machine.
+        fields = super().to_dict()
+        fields["image_llm_config"].pop("_name_or_path", None)
+        return fields
+
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The configuration of the image-LLM's language model."""
         return self.image_llm_config.get_text_config(decoder=decoder, encoder=encoder)
