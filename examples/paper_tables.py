@@ -29,10 +29,9 @@ def main(options: Options, selection: Selection) -> None:
     folder = Path(options.output) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     names = list(VARIANTS) if selection.only is None else selection.only
-    for seed in range(max(VARIANTS[name].seeds for name in names)):
-        for name in names:
-            if seed < VARIANTS[name].seeds:
-                run_once(name, seed, options, folder)
+    for name in names:
+        for seed in range(VARIANTS[name].seeds):
+            run_once(name, seed, options, folder)
     if selection.write is not None:
         write_results(folder, Path(selection.write))
 

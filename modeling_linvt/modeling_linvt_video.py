@@ -25,7 +25,8 @@ class LinVTVideoOutput(ModelOutput):
     """
     Args:
         video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, embedding_size)`):
-            What the LLM sees of each video, scale after scale, in the order of the queries.
+            What the LLM sees of each video, in the order of the mean time of the frame tokens that each is made of
+            (without TTA, scale after scale).
         token_weights (`torch.FloatTensor` of shape `(videos, num_video_tokens, frames * tokens per frame)`):
             W, returned with `output_token_weights=True`: `video_tokens == W @ V` with V the frame tokens. Rows are
             non-negative and sum to 1.
@@ -134,6 +135,7 @@ class LinVTVideoModel(PreTrainedModel):
 
         if self.aggregator is not None:
             weights = self._aggregation_weights(visual, kept_scores, progress, instruction_embeds, instruction_mask)
+            weights = _in_order_of_time(weights, progress)
         else:
             weights = self._pooling_weights(kept_scores)
         token_weights = None
@@ -210,6 +212,16 @@ class LinVTVideoModel(PreTrainedModel):
         scales = self.config.num_queries if self.config.multi_scale == "multi_c" else [self.config.num_video_tokens]
         masks = torch.cat([window_masks(scores.shape[1], number, scores.device) for number in scales])
         return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
+
+
+def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Tensor:
+    """
+    The rows of W in the order of when, on average, what they mix is seen: an LLM reads from the order of its tokens
+    what comes first. The order is no more than that of the rows; nothing in them changes.
+    """
+    with full_precision(weights.device):
+        when = (weights.detach() @ progress[..., None])[..., 0]
+    return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
 
 
 def _progress(frame_seconds: torch.Tensor) -> torch.Tensor:

@@ -26,10 +26,11 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) ->
     first, last = float(min(seconds)), float(max(seconds))
     progress = [(float(second) - first) / (last - first) if last > first else 0.0 for second in seconds]
     progress = torch.tensor([progress[token // frame_tokens.shape[1]] for token in kept], dtype=torch.double)
-    weights = (
-        _aggregate(model, hidden, scores, progress, instruction) if config.use_tta else _score_windows(config, scores)
-    )
-    return weights @ selection
+    if not config.use_tta:
+        return _score_windows(config, scores) @ selection
+    weights = _aggregate(model, hidden, scores, progress, instruction)
+    in_order = sorted(range(len(weights)), key=lambda row: float(weights[row] @ progress))  # of their mean time
+    return weights[in_order] @ selection
 
 
 def _rms_norm(hidden, norm):

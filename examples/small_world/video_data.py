@@ -1,6 +1,7 @@
 """Videos of the small world as tensors: their frames are drawn once, and encoded once by the frozen image-LLM."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -57,12 +58,14 @@ class VideoSet:
                 model = LlavaForConditionalGeneration.from_pretrained(image_llm).eval()
                 processor = LlavaProcessor.from_pretrained(image_llm)
                 whole = path.with_suffix(".whole")
-                save_file(_encode(model, processor, split, num_videos, num_frames), whole)
+                questions = [[asdict(question) for question in questions_about(split, n)] for n in range(num_videos)]
+                tensors = _encode(model, processor, split, num_videos, num_frames)
+                save_file(tensors, whole, {"questions": json.dumps(questions)})
                 whole.rename(path)
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        questions = [questions_about(split, number) for number in range(num_videos)]
-        return cls(**tensors, questions=questions)
+            questions = json.loads(file.metadata()["questions"])
+        return cls(**tensors, questions=[[Question(**fields) for fields in asked] for asked in questions])
 
 
 def questions_about(split: str, number: int) -> list[Question]:

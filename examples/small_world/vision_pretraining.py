@@ -1,8 +1,9 @@
 """
-First stage of the small image-LLM: its vision encoder learns to say which shape each patch of a picture shows.
+First stage of the small image-LLM: its vision encoder learns to say which shape each patch of a picture shows, and
+which patch of the picture it is.
 
 Image-LLMs begin with a trained vision encoder; from random weights, through a language model, this one takes many
-times as long to tell a ring from a circle.
+times as long to tell a ring from a circle, and a corner from another.
 """
 
 from dataclasses import dataclass
@@ -54,11 +55,12 @@ class CollateLabelled:
     def __call__(self, rows: list[tuple]) -> dict[str, torch.Tensor]:
         pictures, colours, kinds = (torch.from_numpy(np.stack(parts)) for parts in zip(*rows, strict=True))
         pixels = self.processor.image_processor(pictures.permute(0, 3, 1, 2), return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels, "colours": colours, "kinds": kinds}
+        places = torch.arange(colours.shape[1]).expand_as(colours)
+        return {"pixel_values": pixels, "colours": colours, "kinds": kinds, "places": places}
 
 
 class PatchClassifier(nn.Module):
-    """A vision encoder with two heads, which are thrown away afterwards."""
+    """A vision encoder with three heads, which are thrown away afterwards."""
 
     def __init__(self, encoder: CLIPVisionModel):
         super().__init__()
@@ -67,6 +69,7 @@ class PatchClassifier(nn.Module):
             {
                 "colours": nn.Linear(encoder.config.hidden_size, 1 + len(COLOURS)),
                 "kinds": nn.Linear(encoder.config.hidden_size, 1 + len(KINDS)),
+                "places": nn.Linear(encoder.config.hidden_size, (PIXELS // PATCH) ** 2),
             }
         )
 
