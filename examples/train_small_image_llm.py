@@ -35,6 +35,7 @@ from transformers.trainer_utils import get_last_checkpoint
 @dataclass
 class Options:
     output_dir: str
+    start: str | None = None  # an image-LLM to go on from, which knows single pictures; from random weights by default
     vision_steps: int = 1500
     picture_steps: int = 2000  # about single pictures
     album_steps: int = 4000  # about pictures and albums
@@ -66,28 +67,33 @@ def main(options: Options) -> None:
     processor = small_processor()
     # The trainer looks for the weights of a LLaVA checkpoint under other names than it has saved them under, finds
     # none and goes on with those of the model (Transformers 5.23). So the model must have them already.
-    done = [get_last_checkpoint(_folder(stage, options)) for stage in ("albums", "pictures")]
-    start = next((folder for folder in done if folder is not None), None)
+    done = {stage: get_last_checkpoint(_folder(stage, options)) for stage in ("pictures", "albums")}
+    checkpoint = done["albums"] or done["pictures"]
+    start = checkpoint or options.start
     model = small_llava(processor) if start is None else LlavaForConditionalGeneration.from_pretrained(start)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
-    if start is None:
+    if checkpoint is None:
         vision = PatchClassifier(model.model.vision_tower)
         labelled = LabelledPictures(options.pictures)
         _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
     model.model.vision_tower.requires_grad_(False)
     PictureTrainer.processor = processor
-    for stage, steps, albums in (("pictures", options.picture_steps, False), ("albums", options.album_steps, True)):
-        if not albums and done[0] is not None:
-            continue
-        if not str(get_last_checkpoint(_folder(stage, options))).endswith(f"-{steps}"):  # it would take one step more
-            rows = Pictures("train", options.pictures, processor, albums)
-            _train(PictureTrainer, model, stage, steps, rows, CollateChats(processor), options)
+    if options.start is None and done["albums"] is None:
+        _train_language(model, "pictures", options.picture_steps, False, options)
+    _train_language(model, "albums", options.album_steps, True, options)
     model.save_pretrained(options.output_dir)
     processor.save_pretrained(options.output_dir)
     shares = _accuracies(model, processor, "test", 4000)
     (Path(options.output_dir) / "accuracy.json").write_text(json.dumps(shares, indent=1))
     print(json.dumps(shares))
+
+
+def _train_language(model, stage: str, steps: int, albums: bool, options: Options) -> None:
+    if not str(get_last_checkpoint(_folder(stage, options))).endswith(f"-{steps}"):  # it would take one step more
+        processor = PictureTrainer.processor
+        rows = Pictures("train", options.pictures, processor, albums)
+        _train(PictureTrainer, model, stage, steps, rows, CollateChats(processor), options)
 
 
 def _accuracies(model, processor: LlavaProcessor, split: str, number: int) -> dict[str, dict[str, float]]:
