@@ -58,6 +58,11 @@ def album_questions(album: list[tuple[Shot, float]], split: str, rng: np.random.
     ]
 
 
+def corner_questions(shapes: list[Shape], split: str, rng: np.random.Generator) -> list[Question]:
+    """Where each of the shapes that stand is, one question each: all but the name is the same, so it counts."""
+    return [question for shape in shapes if shape.direction is None for question in _position([shape], split, rng)]
+
+
 def video_questions(video: Video, split: str, rng: np.random.Generator) -> list[Question]:
     """
     At most one question of each of `VIDEO_QUESTIONS`. "needle" is what "position" is, about the shape of the short
