@@ -78,6 +78,7 @@ def main(options: Options) -> None:
         labelled = LabelledPictures(options.pictures)
         _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
     model.model.vision_tower.requires_grad_(False)
+    model.model.multi_modal_projector.register_forward_hook(shuffle_tokens)
     PictureTrainer.processor = processor
     if options.start is None and done["albums"] is None:
         _train_language(model, "pictures", options.picture_steps, False, options)
@@ -87,6 +88,18 @@ def main(options: Options) -> None:
     shares = _accuracies(model, processor, "test", 4000)
     (Path(options.output_dir) / "accuracy.json").write_text(json.dumps(shares, indent=1))
     print(json.dumps(shares))
+
+
+def shuffle_tokens(projector: torch.nn.Module, inputs: tuple, tokens: torch.Tensor) -> torch.Tensor | None:
+    """
+    A hook that puts the tokens of every other picture, `(pictures, tokens, channels)`, in random order in training: an
+    LLM that finds a corner by counting tokens is blind to where a weighted average of tokens comes from.
+    """
+    if not projector.training:
+        return None
+    order = torch.rand(tokens.shape[:2], device=tokens.device)
+    order[::2] = torch.arange(tokens.shape[1], device=tokens.device, dtype=order.dtype)
+    return tokens.take_along_dim(order.argsort(1)[..., None], 1)
 
 
 def _train_language(model, stage: str, steps: int, albums: bool, options: Options) -> None:

@@ -4,6 +4,7 @@ import json
 
 import paper_tables
 import pytest
+import torch
 import train_small_image_llm
 import train_small_world
 from filelock import FileLock
@@ -37,6 +38,16 @@ def image_llm(tmp_path_factory):
 def options(image_llm, tmp_path_factory):
     sizes = {"steps": 4, "videos": 6, "test_videos": 3, "test_pictures": 6, "batch_size": 4}
     return Options(image_llm, str(tmp_path_factory.mktemp("tables")), **sizes)
+
+
+def test_tokens_of_every_other_picture_are_shuffled_in_training_only():
+    projector = torch.nn.Identity()
+    projector.register_forward_hook(train_small_image_llm.shuffle_tokens)
+    tokens = torch.arange(16.0)[None, :, None] + 100 * torch.arange(6)[:, None, None] + torch.zeros(1, 1, 4)
+    shuffled = projector(tokens)
+    assert torch.equal(shuffled[::2], tokens[::2]) and not torch.equal(shuffled[1::2], tokens[1::2])
+    assert torch.equal(shuffled.sort(1).values, tokens)
+    assert torch.equal(projector.eval()(tokens), tokens)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
