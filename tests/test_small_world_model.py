@@ -6,6 +6,9 @@ import re
 import pytest
 import torch
 from make_clip import CLIP
+from small_world.accuracy import accuracy
+from small_world.video_rows import RowCollator, album_rows, picture_rows
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from linvt import LinVTForConditionalGeneration
 from linvt.cli import SMALL_MODEL
@@ -41,6 +44,16 @@ def test_it_is_small_and_complete():
     assert sum(path.stat().st_size for path in SMALL_MODEL.iterdir()) < 20e6
     model = LinVTForConditionalGeneration.from_pretrained(SMALL_MODEL)
     assert model.dtype == torch.float32 and model.config.num_video_tokens == 28
+
+
+def test_the_image_llm_of_the_runs_knows_pictures_and_albums(request):
+    folder = request.config.rootpath / "docs" / "small_world_runs" / "image_llm"
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    stated = json.loads((folder / "accuracy.json").read_text())
+    for kind, rows in {"pictures": picture_rows("test", 400), "albums": album_rows("test", 400)}.items():
+        found = accuracy(model, RowCollator(rows, "test", None, AutoProcessor.from_pretrained(folder), 0))
+        assert abs(found["mean"] - stated[kind]["mean"]) < 4
+    assert stated["pictures"]["mean"] > 95
 
 
 def test_every_figure_of_the_card_is_in_its_records(request):
