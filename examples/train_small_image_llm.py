@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from small_world.accuracy import accuracy
-from small_world.picture_chats import CollateChats, Pictures
+from small_world.picture_chats import CollateChats, Pictures, shuffle_tokens
 from small_world.small_image_llm import small_llava, small_processor
 from small_world.video_rows import RowCollator, album_rows, picture_rows
 from small_world.vision_pretraining import CollateLabelled, LabelledPictures, PatchClassifier
@@ -88,18 +88,6 @@ def main(options: Options) -> None:
     shares = _accuracies(model, processor, "test", 4000)
     (Path(options.output_dir) / "accuracy.json").write_text(json.dumps(shares, indent=1))
     print(json.dumps(shares))
-
-
-def shuffle_tokens(projector: torch.nn.Module, inputs: tuple, tokens: torch.Tensor) -> torch.Tensor | None:
-    """
-    A hook that puts the tokens of every other picture, `(pictures, tokens, channels)`, in random order in training: an
-    LLM that finds a corner by counting tokens is blind to where a weighted average of tokens comes from.
-    """
-    if not projector.training:
-        return None
-    order = torch.rand(tokens.shape[:2], device=tokens.device)
-    order[::2] = torch.arange(tokens.shape[1], device=tokens.device, dtype=order.dtype)
-    return tokens.take_along_dim(order.argsort(1)[..., None], 1)
 
 
 def _train_language(model, stage: str, steps: int, albums: bool, options: Options) -> None:

@@ -8,6 +8,7 @@ import torch
 import train_small_image_llm
 import train_small_world
 from filelock import FileLock
+from small_world.picture_chats import shuffle_tokens
 from small_world.results import write_results
 from small_world.training import Options, Run
 from small_world.variants import VARIANTS
@@ -42,7 +43,7 @@ def options(image_llm, tmp_path_factory):
 
 def test_tokens_of_every_other_picture_are_shuffled_in_training_only():
     projector = torch.nn.Identity()
-    projector.register_forward_hook(train_small_image_llm.shuffle_tokens)
+    projector.register_forward_hook(shuffle_tokens)
     tokens = torch.arange(16.0)[None, :, None] + 100 * torch.arange(6)[:, None, None] + torch.zeros(1, 1, 4)
     shuffled = projector(tokens)
     assert torch.equal(shuffled[::2], tokens[::2]) and not torch.equal(shuffled[1::2], tokens[1::2])

@@ -10,6 +10,7 @@ from small_world.questions import album_questions, corner_questions, image_quest
 from small_world.scenes import SPLITS, make_album, make_picture
 from small_world.small_image_llm import PIXELS
 from small_world.video_rows import TOKENS_PER_PICTURE
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import LlavaProcessor
 
@@ -68,3 +69,15 @@ class CollateChats:
             "labels": pad("labels", IGNORED),
             "pixel_values": self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"],
         }
+
+
+def shuffle_tokens(projector: nn.Module, inputs: tuple, tokens: torch.Tensor) -> torch.Tensor | None:
+    """
+    A hook that puts the tokens of every other picture, `(pictures, tokens, channels)`, in random order in training: an
+    LLM that finds a corner by counting tokens is blind to where a weighted average of tokens comes from.
+    """
+    if not projector.training:
+        return None
+    order = torch.rand(tokens.shape[:2], device=tokens.device)
+    order[::2] = torch.arange(tokens.shape[1], device=tokens.device, dtype=order.dtype)
+    return tokens.take_along_dim(order.argsort(1)[..., None], 1)
