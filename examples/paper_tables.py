@@ -1,8 +1,7 @@
 """
 Makes the papers' tables in miniature, on the small world, and writes them down.
 
-    python examples/train_small_image_llm.py --output_dir small-image-llm
-    python examples/paper_tables.py --image_llm small-image-llm --output tables --write docs/results.md
+    python examples/paper_tables.py --image_llm docs/small_world_runs/image_llm --output tables --write docs/results.md
 
 Every run, of one variant with one seed, leaves a file in OUTPUT/runs. Stop it whenever you like: the same command goes
 on with the runs that are missing. Several processes may share the work: start the command several times.
