@@ -4,8 +4,8 @@ Trains the small image-LLM of the small world from random weights, on pictures o
     python examples/train_small_image_llm.py --output_dir small-image-llm
 
 First the vision encoder learns what patches show. Then projector and LLM learn to answer several questions about one
-picture, and at last also about an album (which comes first, where a shape moves): from albums at once they do not
-learn, within 8,000 steps, which colour belongs to which kind. Stop it whenever you like: the same command goes on from
+picture, and at last also about an album (which comes first, where a shape moves): from albums at once they did not
+learn which colour belongs to which kind. Stop it whenever you like: the same command goes on from
 the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoModelForImageTextToText` and `linvt wrap`, and
 accuracy.json in it says how right it is about pictures and albums of the test.
 """
