@@ -62,8 +62,12 @@ class HubRequestHandler(BaseHTTPRequestHandler):
             self._send(json.dumps({"error": error.message}).encode(), error.status, headers)
 
     def _read_body(self, counted: bool) -> bytes:
-        """The whole body; that of a file (`counted`) may break off."""
-        parts = []
+        """
+        The whole body; that of a file (`counted`) may break off. What comes after the break is read and thrown away: a
+        client that is still writing when the connection ends does not always learn why it ended, and clients before
+        huggingface_hub 2 try again after a reset only.
+        """
+        parts, broken = [], False
         chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
         left = 0 if chunked else int(self.headers.get("Content-Length", 0))
         while left or chunked:
@@ -72,18 +76,18 @@ class HubRequestHandler(BaseHTTPRequestHandler):
                 if not left:
                     self.rfile.readline()
                     break
-            wanted = min(left, 1 << 16)
-            allowed = self.hub.allowed_bytes(wanted) if counted else wanted
-            data = self.rfile.read(allowed)
-            if counted:
-                with self.hub.lock:
-                    self.hub.uploaded_bytes += len(data)
-            if len(data) < wanted:
-                raise ConnectionError
-            parts.append(data)
+            data = self.rfile.read(min(left, 1 << 16))
             left -= len(data)
             if chunked and not left:
                 self.rfile.readline()
+            if counted and not broken:
+                allowed = self.hub.allowed_bytes(len(data))
+                with self.hub.lock:
+                    self.hub.uploaded_bytes += allowed
+                broken = allowed < len(data)
+            parts.append(data)
+        if broken:
+            raise ConnectionError
         return b"".join(parts)
 
     def _break_connection(self) -> None:
