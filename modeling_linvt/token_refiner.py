@@ -77,8 +77,16 @@ class TokenRefiner(nn.Module):
         return hidden, scores
 
     def select(self, scores: torch.Tensor) -> torch.Tensor:
-        """Positions of the tokens that are kept, `(videos, min(top_k, tokens))`, back in the order of the video."""
+        """
+        Positions of the tokens that are kept, `(videos, min(top_k, tokens))`, back in the order of the video.
+
+        The best ones, but in training as many are drawn, without replacement, with odds of exp(score), which is what
+        a score multiplies the weight of its token by: a token that is never kept has no gradient, so one that was
+        dropped by mistake would stay so. To add Gumbel noise and take the best is to draw (Kool et al. 2019, Sec. 2).
+        """
         num_kept = min(self.config.top_k, scores.shape[1])
+        if self.training:
+            scores = scores.detach() - torch.empty_like(scores).exponential_().log()
         return scores.topk(num_kept, dim=1).indices.sort(dim=1).values
 
     @staticmethod

@@ -1,6 +1,7 @@
 """The contracts of the video tokenizer, on the module alone, over all its variants."""
 
 import copy
+from itertools import permutations
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 def make(variant: str = "multi_c", seed: int = 0, **settings) -> LinVTVideoModel:
     config = LinVTVideoConfig(embedding_size=CHANNELS, **{**SMALL, **VARIANTS[variant], **settings})
     torch.manual_seed(seed)
-    model = LinVTVideoModel(config)
+    model = LinVTVideoModel(config).eval()
     # Larger than at initialisation, so that scores, queries and text make a visible difference.
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -141,6 +142,21 @@ def test_only_the_best_tokens_of_a_video_get_weight():
     for weights, scores in zip(output.token_weights, output.token_scores, strict=True):
         best = [token for _, token in sorted((-score, token) for token, score in enumerate(scores.tolist()))[:15]]
         assert set(weights.sum(0).nonzero().flatten().tolist()) == set(best)
+
+
+def test_in_training_tokens_are_drawn_with_odds_of_their_weight():
+    """So that one with a low score, too, is seen at times and can learn; the chances are those of an exact count."""
+    refiner = make("single", top_k=2, num_queries=[2], pooling_windows=[1]).refiner.train()
+    odds = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.double)
+    expected = torch.zeros(4, dtype=torch.double)
+    for first, second in permutations(range(4), 2):
+        chance = odds[first] / odds.sum() * odds[second] / (odds.sum() - odds[first])
+        expected[[first, second]] += chance
+    drawn = refiner.select(odds.log().float().expand(40_000, -1))
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    shares = torch.bincount(drawn.flatten(), minlength=4) / len(drawn)
+    torch.testing.assert_close(shares.double(), expected, rtol=0, atol=0.015)  # 6 standard deviations
+    assert (refiner.eval().select(odds.log()[None].float()) == torch.tensor([[2, 3]])).all()
 
 
 def test_the_score_of_a_token_raises_its_weight():
@@ -265,6 +281,7 @@ def test_gradient_checkpointing_changes_nothing(variant):
         model = make(variant).train()
         if checkpointing:
             model.gradient_checkpointing_enable()
+        torch.manual_seed(0)  # tokens are drawn
         model(**make_inputs()).video_tokens.square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     torch.testing.assert_close(*gradients)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from small_world.drawing import draw_shot
 from small_world.encoding import IGNORED, encode_chat
-from small_world.questions import album_questions, corner_questions, image_questions
+from small_world.questions import album_questions, corner_questions, image_questions, order_questions
 from small_world.scenes import SPLITS, make_album, make_picture
 from small_world.small_image_llm import PIXELS
 from small_world.video_rows import TOKENS_PER_PICTURE
@@ -18,7 +18,7 @@ from transformers import LlavaProcessor
 class Pictures(Dataset):
     """
     Conversations of up to three turns about a picture; with `albums`, three in five are about an album of up to four.
-    Every other one asks for corners only, which is what is learnt last.
+    Three in five ask for corners only, or only which of two comes first: these are learnt last.
     """
 
     turns = 3
@@ -39,9 +39,12 @@ class Pictures(Dataset):
         else:
             pictures = make_album(self.split, number)
             questions = album_questions(pictures, self.split, rng)
-        if rng.random() < 0.5:
+        focus = rng.random()
+        if focus < 0.3:
             shapes = dict.fromkeys(shape for shot, _ in pictures for shape in shot.shapes)
             questions = corner_questions(list(shapes), self.split, rng) or questions
+        elif focus < 0.6:
+            questions = order_questions(pictures, self.split, rng) or questions
         questions = [questions[i] for i in rng.permutation(len(questions))[: self.turns]]
         chat = encode_chat(self.processor.tokenizer, [TOKENS_PER_PICTURE] * len(pictures), questions)
         drawn = [draw_shot(shot, moment, PIXELS) for shot, moment in pictures]

@@ -5,6 +5,7 @@ Answers are balanced as far as scenes allow, so that who does not look stays nea
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from small_world.phrasings import ask
@@ -61,6 +62,13 @@ def album_questions(album: list[tuple[Shot, float]], split: str, rng: np.random.
 def corner_questions(shapes: list[Shape], split: str, rng: np.random.Generator) -> list[Question]:
     """Where each of the shapes that stand is, one question each: all but the name is the same, so it counts."""
     return [question for shape in shapes if shape.direction is None for question in _position([shape], split, rng)]
+
+
+def order_questions(album: list[tuple[Shot, float]], split: str, rng: np.random.Generator) -> list[Question]:
+    """Which of two comes first, for every two shots of an album; none of an album of one shot."""
+    shots = list(dict.fromkeys(shot for shot, _ in album))
+    pairs = combinations([shot.shapes for shot in shots], 2)
+    return [question for earlier, later in pairs for question in _order(earlier, later, split, rng)]
 
 
 def video_questions(video: Video, split: str, rng: np.random.Generator) -> list[Question]:

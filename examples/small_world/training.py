@@ -23,13 +23,13 @@ from linvt.video_sft_trainer import VideoSFTTrainer
 class Options:
     image_llm: str  # folder that train_small_image_llm.py wrote
     output: str  # folder for drawn and encoded videos, and for the result of each run
-    steps: int = 3000  # in all
+    steps: int = 2400  # in all
     aligned_share: float = 2 / 3  # of the steps; in the second stage the LLM is soon content with what it is given
     videos: int = 8000  # in training
     test_videos: int = 1000
     test_pictures: int = 1000
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3  # at twice that SVR and TTA together do not learn steadily
     contrastive_weight: float = 0.1
     picture_share: float = 0.25  # of the questions while the LLM learns, so that it does not forget pictures
     lora_r: int = 16

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
 
-# Three scales whose queries are in the published proportions: 28 video tokens of 256 frame tokens, 128 of them kept.
+# Three scales whose queries are in the published proportions: 28 video tokens of 256 frame tokens, 128 of them kept. A
+# frame has 16 tokens only, and a window of 16, as by default, would be all of it.
 LINVT = {
     "hidden_size": 64,
     "intermediate_size": 256,
@@ -13,7 +14,7 @@ LINVT = {
     "num_attention_heads": 4,
     "top_k": 128,
     "num_queries": [16, 8, 4],
-    "pooling_windows": [1, 4, 16],
+    "pooling_windows": [1, 2, 4],
     "initializer_range": 0.1,  # that of 1024 channels, 0.02, would leave 64 all but silent
 }
 ONE_SCALE = {"num_queries": [28], "pooling_windows": [1], "multi_scale": "single"}
