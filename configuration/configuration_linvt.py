@@ -35,7 +35,8 @@ class LinVTVideoConfig(PreTrainedConfig):
         num_attention_heads (`int`, *optional*, defaults to 8):
             Attention heads (Sec. 6).
         top_k (`int`, *optional*, defaults to 2048):
-            Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12). A video with fewer keeps all.
+            Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12): the best ones, or in training
+            (`model.train()`) such as are drawn with odds of exp(score). A video with fewer keeps all.
         num_queries (`list[int]`, *optional*, defaults to `(64, 32, 16)`):
             Video tokens per scale, finest scale first (Sec. 6, Tab. 12). Their sum is what the LLM sees of a video.
         pooling_windows (`list[int]`, *optional*, defaults to `(1, 4, 16)`):

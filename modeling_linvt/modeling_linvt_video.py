@@ -123,9 +123,9 @@ class LinVTVideoModel(PreTrainedModel):
         scores = None
         progress = _progress(frame_seconds).repeat_interleave(tokens_per_frame, 1)
         if self.refiner is not None:
-            visual, scores = self.refiner(visual, shot_ids)
+            scores = self.refiner(visual, shot_ids)
             kept = self.refiner.select(scores)  # (videos, kept tokens)
-            visual = visual.take_along_dim(kept[..., None], 1)
+            visual = visual.flatten(1, 2).take_along_dim(kept[..., None], 1)
             progress = progress.take_along_dim(kept, 1)
             kept_scores = scores.take_along_dim(kept, 1)
             kept_tokens = tokens.take_along_dim(kept[..., None], 1)

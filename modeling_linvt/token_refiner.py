@@ -56,15 +56,14 @@ class TokenRefiner(nn.Module):
         # A vector, not a Linear: what adapts or quantises linear layers must not take the scores out of float32.
         self.score_weight = nn.Parameter(torch.zeros(config.hidden_size))
 
-    def forward(self, hidden: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, hidden: torch.Tensor, shot_ids: torch.Tensor) -> torch.Tensor:
         """
         Args:
             hidden (`torch.Tensor` of shape `(videos, frames, tokens per frame, hidden_size)`).
             shot_ids (`torch.LongTensor` of shape `(videos, frames)`): Number of the shot that each frame belongs to.
 
         Returns:
-            The hidden states after attention, `(videos, frames * tokens per frame, hidden_size)`, and the scores,
-            float32 `(videos, frames * tokens per frame)`.
+            `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`: The scores.
         """
         num_videos, num_frames = shot_ids.shape
         shots = self._shots(shot_ids) if self.config.temporal_attention == "shot" else None
@@ -73,8 +72,7 @@ class TokenRefiner(nn.Module):
             hidden = layer(hidden, num_frames, shots)
         hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
         with full_precision(hidden.device):
-            scores = hidden.float() @ self.score_weight.float()
-        return hidden, scores
+            return hidden.float() @ self.score_weight.float()
 
     def select(self, scores: torch.Tensor) -> torch.Tensor:
         """

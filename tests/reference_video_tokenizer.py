@@ -13,10 +13,11 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) ->
     total = hidden.shape[0] * hidden.shape[1]
     kept, scores = list(range(total)), torch.zeros(total, dtype=torch.double)
     if config.use_svr:
+        refined = hidden
         for layer in model.refiner.layers:
-            hidden = _refine(layer, hidden, shots, config)
-        hidden = _rms_norm(hidden, model.refiner.norm)
-        scores = hidden.flatten(0, 1) @ model.refiner.score_weight.double()
+            refined = _refine(layer, refined, shots, config)
+        refined = _rms_norm(refined, model.refiner.norm)
+        scores = refined.flatten(0, 1) @ model.refiner.score_weight.double()
         best_first = sorted(range(total), key=lambda token: -float(scores[token]))
         kept = sorted(best_first[: config.top_k])
     hidden, scores = hidden.flatten(0, 1)[kept], scores[kept]

@@ -170,8 +170,8 @@ def test_the_score_of_a_token_raises_its_weight():
         select = staticmethod(refiner.select)
 
         def forward(self, hidden, shot_ids):
-            hidden, scores = refiner(hidden, shot_ids)
-            return hidden, scores + torch.nn.functional.one_hot(torch.tensor([token]), scores.shape[1])
+            scores = refiner(hidden, shot_ids)
+            return scores + torch.nn.functional.one_hot(torch.tensor([token]), scores.shape[1])
 
     model.refiner = Raised()
     after = model(**inputs, output_token_weights=True)
