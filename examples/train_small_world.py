@@ -1,5 +1,5 @@
 """
-Trains the small LinVT model that comes with the package: the row of the tables that is right most often.
+Trains the small model that comes with the package: the row "LinVT" of the tables.
 
     python examples/train_small_world.py --image_llm docs/small_world_runs/image_llm --output small-world
 
@@ -18,11 +18,11 @@ from transformers import HfArgumentParser
 from linvt.hub.model_records import write_records
 
 
-BEST = "LinVT"  # in docs/results.md
+ROW = "LinVT"  # of docs/results.md
 
 
 def main(options: Options) -> None:
-    run = Run(VARIANTS[BEST], seed=0, options=options)
+    run = Run(VARIANTS[ROW], seed=0, options=options)
     result = run.result()
     run.save(str(Path(options.output) / "model"))
     for kind in records(result, options):
