@@ -18,11 +18,8 @@ from transformers import HfArgumentParser
 from linvt.hub.model_records import write_records
 
 
-ROW = "LinVT"  # of docs/results.md
-
-
 def main(options: Options) -> None:
-    run = Run(VARIANTS[ROW], seed=0, options=options)
+    run = Run(VARIANTS["LinVT"], seed=0, options=options)
     result = run.result()
     run.save(str(Path(options.output) / "model"))
     for kind in records(result, options):

@@ -9,7 +9,7 @@ from small_world.accuracy import accuracy, right_answers
 from small_world.drawing import RGB, draw_shot, draw_video
 from small_world.encoding import IGNORED, encode_chat
 from small_world.phrasings import AROUND, ASK, ask
-from small_world.questions import ALBUM_QUESTIONS, IMAGE_QUESTIONS, VIDEO_QUESTIONS, image_questions
+from small_world.questions import ALBUM_QUESTIONS, IMAGE_QUESTIONS, VIDEO_QUESTIONS, image_questions, order_questions
 from small_world.scenes import COLOURS, DIRECTIONS, KINDS, SPLITS, make_album, make_picture, make_video, scene_rng
 from small_world.small_image_llm import PIXELS, small_llava, small_processor
 from small_world.video_data import VideoSet, picked_seconds, questions_about
@@ -273,3 +273,15 @@ def test_tokens_of_a_video_are_those_of_its_frames(processor, videos, saved_imag
     tokens = model.get_image_features(pixel_values=pixels).pooler_output
     assert torch.allclose(torch.stack(list(tokens)), videos.tokens[2], atol=1e-5)
     assert torch.allclose(model.model.multi_modal_projector(videos.features[2]), videos.tokens[2], atol=1e-5)
+
+
+def test_order_questions_are_about_every_two_shots_of_an_album():
+    for number in range(40):
+        album = make_album("train", number)
+        shots = list(dict.fromkeys(shot for shot, _ in album))
+        questions = order_questions(album, "train", np.random.default_rng(number))
+        assert len(questions) == len(shots) * (len(shots) - 1) // 2
+        first_seen = {f"the {shape.name}": place for place, shot in enumerate(shots) for shape in shot.shapes}
+        for question in questions:
+            named = [name for name in first_seen if name in question.text]
+            assert len(named) == 2 and question.answer == min(named, key=first_seen.get)

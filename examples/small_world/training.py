@@ -29,7 +29,7 @@ class Options:
     test_videos: int = 1000
     test_pictures: int = 1000
     batch_size: int = 32
-    learning_rate: float = 1e-3  # at twice that SVR and TTA together do not learn steadily
+    learning_rate: float = 1e-3
     contrastive_weight: float = 0.1
     picture_share: float = 0.25  # of the questions while the LLM learns, so that it does not forget pictures
     lora_r: int = 16
