@@ -176,8 +176,9 @@ class _MissingVideos:
             except BadRowError:
                 continue
         ranks = PartialState()
-        self.wanted = [item for item in places.items() if not _is_whole(item[0])]
-        self.wanted = self.wanted[ranks.process_index :: ranks.num_processes]
+        # Shared out before a look at what is there, which changes while other ranks work.
+        mine = list(places.items())[ranks.process_index :: ranks.num_processes]
+        self.wanted = [item for item in mine if not _is_whole(item[0])]
 
     def __len__(self) -> int:
         return len(self.wanted)

@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -300,16 +301,25 @@ def test_workers_need_no_model(make_linvt, video_file, tmp_path):
 
 
 def test_ranks_share_the_work(make_linvt, video_file, tmp_path, monkeypatch):
+    """Of what is to be there, not of what is missing: that changes while the others work, so some would be nobody's."""
     model, processor = make_linvt("llava")
     rows = [row_of(video_file(number)) for number in (6, 7, 8, 9, 6)]
     cache = FrameTokenCache(tmp_path / "cache", model, processor)
 
-    class Rank:
-        process_index, num_processes = 1, 3
+    def build(rank: int) -> None:
+        state = SimpleNamespace(process_index=rank, num_processes=3)
+        monkeypatch.setattr("linvt.processors.frame_token_cache.PartialState", lambda: state)
+        cache.build(rows)
 
-    monkeypatch.setattr("linvt.processors.frame_token_cache.PartialState", Rank)
-    cache.build(rows)
-    assert [cache.path(video_file(number)).exists() for number in (6, 7, 8, 9)] == [False, True, False, False]
+    def made() -> list[int]:
+        return [number for number in (6, 7, 8, 9) if cache.path(video_file(number)).exists()]
+
+    build(1)
+    assert made() == [7]
+    build(0)  # rank 1 is done by now
+    assert made() == [6, 7, 9]
+    build(2)
+    assert made() == [6, 7, 8, 9]
 
 
 def test_wrong_tokens_are_refused(make_linvt, video_file, tmp_path):
