@@ -22,7 +22,7 @@ class VideoSFTTrainer(SFTTrainer):
         model ([`LinVTForConditionalGeneration`] or `PeftModel`): With `requires_grad` where it shall learn; see
             `training_stages.py`.
         args (`SFTConfig`): What TRL needs for videos is set in it: nothing is tokenized, packed or truncated before
-            the collator.
+            the collator. Settings that ask for another collator than ours are a `ValueError`.
         contrastive_weight (`float`, *optional*, defaults to 0.0): Factor of the contrastive loss. 0 leaves it out.
         kwargs: Other arguments of `SFTTrainer`. `data_collator` is needed, as is `processing_class`.
 
@@ -33,6 +33,8 @@ class VideoSFTTrainer(SFTTrainer):
 
     Pairs of the contrastive loss are contrasted over all ranks, but not over the micro-batches of gradient
     accumulation, as they are not there at the same time. Both losses are logged, `language_loss` per token.
+
+    What learns of the video tokenizer is float32, beside a quantised LLM too, where TRL makes LoRA bfloat16.
     """
 
     def __init__(
@@ -46,14 +48,25 @@ class VideoSFTTrainer(SFTTrainer):
             raise ValueError("VideoSFTTrainer needs a data_collator that reads videos, such as VideoChatCollator.")
         unsupported = {
             "packing": args.packing,
+            "eval_packing": args.eval_packing,
             "padding_free": args.padding_free,
+            "pad_to_multiple_of": args.pad_to_multiple_of is not None,
+            "completion_only_loss=False": args.completion_only_loss is False,
             "label_smoothing_factor": args.label_smoothing_factor != 0,
-            "loss_type": args.loss_type not in ("nll", "chunked_nll"),
+            "loss_type": args.loss_type != "nll",
             "compute_loss_func": kwargs.get("compute_loss_func") is not None,
         }
         given = [name for name, value in unsupported.items() if value]
         if given:
-            raise ValueError(f"VideoSFTTrainer has no {', '.join(given)}: every row is a row of its batch, and nll.")
+            raise ValueError(
+                f"VideoSFTTrainer has no {', '.join(given)}: every row is a row of its batch, answers are learnt and "
+                "nothing else, and the loss is nll."
+            )
+        if args.max_length not in (None, SFTConfig.max_length):
+            raise ValueError(
+                f"max_length is {args.max_length}, but rows are not truncated, since that would cut video tokens off; "
+                "give max_length to the collator (max_tokens in the scripts), for which longer rows are bad rows."
+            )
         whole = model.get_base_model() if isinstance(model, PeftModel) else model
         parameters = inspect.signature(whole.image_llm.forward).parameters.values()
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -70,18 +83,23 @@ class VideoSFTTrainer(SFTTrainer):
         args.max_length = None
         args.label_names = ["labels"]
         super().__init__(model=model, args=args, **kwargs)
+        for module in (whole.video_tokenizer, whole.contrast):
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         if self.accelerator.distributed_type == DistributedType.FSDP and not self.accelerator.is_fsdp2:
             raise ValueError("FSDP version 1 cannot run ranks with different batches; set fsdp_version: 2.")
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As `SFTTrainer.train`; a `ValueError` if weights that have learnt would not be found again."""
         full = not isinstance(self.model, PeftModel)
-        if resume_from_checkpoint and full and any(p.requires_grad for p in self.model.image_llm.parameters()):
+        loads = resume_from_checkpoint or self.args.load_best_model_at_end
+        if loads and full and any(p.requires_grad for p in self.model.image_llm.parameters()):
             # Measured with Transformers 5.23: only a warning says that keys are missing.
             raise ValueError(
                 "Weights of the image-LLM itself learn. Checkpoints hold them under the names of from_pretrained, "
-                "where the Trainer does not look when it resumes, so it would go on with those from before. Freeze "
-                "them and use LoRA, or load the model from the checkpoint and train from there."
+                "where the Trainer does not look when it resumes or loads the best model at the end, so it would "
+                "leave those that it has. Freeze them and use LoRA, or load the model from the checkpoint yourself."
             )
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

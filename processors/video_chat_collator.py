@@ -167,7 +167,7 @@ class VideoChatCollator:
     def _read_images(self, chat: ChatVisuals) -> list:
         try:
             return [self.processor.image_processor.fetch_images(image) for image in chat.images]
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # HTTP clients and decoders raise their own, and here nothing is done but to read
             raise BadRowError(f"an image cannot be read: {error}") from error
 
     def _read_videos(self, chat: ChatVisuals) -> list[dict[str, torch.Tensor]]:

@@ -26,6 +26,7 @@ from linvt.processors.autoshot_files import (
 from linvt.processors.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
 from linvt.processors.sampled_video import SampledVideo
 from linvt.processors.shot_detection import load_shot_detector
+from linvt.processors.video_container import VideoReadError
 from linvt.processors.video_reading import read_video
 
 
@@ -164,7 +165,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             kwargs: Overrides of the attributes of the processor, `video_metadata` and `return_tensors`.
 
         Raises:
-            `VideoReadError`: If a file cannot be read as a video. No video is ever left out in silence.
+            `VideoReadError`: If a file cannot be read as a video, or as a frame of one. No video is ever left out in
+                silence.
         """
         unknown = set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"}
         without_effect = {name for name in _WITHOUT_EFFECT if kwargs.get(name)}
@@ -318,7 +320,10 @@ def _frames_to_tensors(video) -> list[torch.Tensor]:
 
 def _frame_to_tensor(frame) -> torch.Tensor:
     if isinstance(frame, (str, os.PathLike)):
-        frame = load_image(os.fspath(frame))
+        try:
+            frame = load_image(os.fspath(frame))
+        except Exception as error:  # HTTP clients and decoders raise their own
+            raise VideoReadError(f"a frame of a video, {os.fspath(frame)!r}, cannot be read: {error}") from error
     if isinstance(frame, Image.Image):
         frame = np.asarray(frame.convert("RGB"))
     frame = torch.from_numpy(frame.copy()) if isinstance(frame, np.ndarray) else frame

@@ -143,6 +143,26 @@ def test_damage_that_only_decoding_shows(make_linvt, video_file):
         VideoChatCollator(processor)([row])
 
 
+NO_HOST = "http://127.0.0.1:1/cat.png"  # nothing listens there; what HTTP clients raise is no OSError
+
+
+@pytest.mark.parametrize(("part", "source"), [("image", "url"), ("frame", "url"), ("frame", "bomb")])
+def test_pictures_that_only_reading_shows_to_be_bad(make_linvt, tmp_path, monkeypatch, part, source):
+    _, processor = make_linvt("llava")
+    name = NO_HOST
+    if source == "bomb":
+        name = str(tmp_path / "large.png")
+        Image.new("RGB", (64, 64)).save(name)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    content = {"type": "image", "image": name} if part == "image" else {**PLACE, "video": [name]}
+    row = row_of(content, row_number=4)
+    assert not check_rows([row], processor)
+    with pytest.raises(BadRowError, match=f"Row 4: an? {part}.* cannot be read"):
+        VideoChatCollator(processor)([GOOD, row])
+    collator = VideoChatCollator(processor, skip_bad_rows=True)
+    assert len(collator([row, GOOD])["input_ids"]) == 1 and list(collator.skipped) == [4]
+
+
 def test_wrong_settings_are_no_fault_of_a_row(make_linvt, video_file):
     """Else every row would be skipped in turn."""
     _, processor = make_linvt("llava")

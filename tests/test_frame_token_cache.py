@@ -301,7 +301,7 @@ def test_workers_need_no_model(make_linvt, video_file, tmp_path):
 
 
 def test_ranks_share_the_work(make_linvt, video_file, tmp_path, monkeypatch):
-    """Of what is to be there, not of what is missing: that changes while the others work, so some would be nobody's."""
+    """Of all videos, not of those that are missing: these change while others work, and some would be nobody's."""
     model, processor = make_linvt("llava")
     rows = [row_of(video_file(number)) for number in (6, 7, 8, 9, 6)]
     cache = FrameTokenCache(tmp_path / "cache", model, processor)
