@@ -30,9 +30,7 @@ class AlignmentArguments(DataArguments):
 
 def main() -> None:
     arguments, config = TrlParser((AlignmentArguments, SFTConfig)).parse_args_and_config()
-    model, processor = load_model_and_processor(
-        arguments.model, arguments.num_frames, arguments.video_tokenizer, dtype=arguments.dtype
-    )
+    model, processor = load_model_and_processor(arguments, arguments.video_tokenizer, dtype=arguments.dtype)
     model = freeze_for_alignment(model)
     trainer = make_trainer(model, processor, arguments, config, contrastive_weight=arguments.contrastive_weight)
     train(trainer, config)

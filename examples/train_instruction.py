@@ -28,7 +28,7 @@ class InstructionArguments(DataArguments):
 
 def main() -> None:
     arguments, config = TrlParser((InstructionArguments, SFTConfig)).parse_args_and_config()
-    model, processor = load_model_and_processor(arguments.model, arguments.num_frames, dtype=arguments.dtype)
+    model, processor = load_model_and_processor(arguments, dtype=arguments.dtype)
     lora = lora_for_instruction(model, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout)
     trainer = make_trainer(model, processor, arguments, config, peft_config=lora)
     train(trainer, config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset, load_dataset
 from huggingface_hub import snapshot_download
@@ -28,6 +29,9 @@ class DataArguments:
     eval_dataset: str | None = field(default=None, metadata={"help": "The same for evaluation."})
     skip_bad_rows: bool = field(default=False, metadata={"help": "Leave bad rows out instead of ending."})
     num_frames: int | None = field(default=None, metadata={"help": "Frames per video; the processor's by default."})
+    shot_detection: str | None = field(
+        default=None, metadata={"help": "'uniform' is much faster than 'autoshot', which sees every frame."}
+    )
     max_tokens: int | None = field(default=None, metadata={"help": "Rows with more tokens are bad."})
     max_video_seconds: float | None = field(default=None, metadata={"help": "Rows with longer videos are bad."})
     frame_token_cache: str | None = field(
@@ -41,9 +45,10 @@ class DataArguments:
 
 
 def load_model_and_processor(
-    name: str, num_frames: int | None, video_tokenizer: dict | str | None = None, **kwargs
+    arguments: DataArguments, video_tokenizer: dict | str | None = None, **kwargs
 ) -> tuple[LinVTForConditionalGeneration, LinVTProcessor]:
     """A LinVT model and its processor; an image-LLM gets a fresh video tokenizer, of this configuration."""
+    name = arguments.model
     if AutoConfig.from_pretrained(name).model_type == "linvt":
         if video_tokenizer is not None:
             raise ValueError(f"{name} has a video tokenizer; video_tokenizer is for an image-LLM without one.")
@@ -55,8 +60,9 @@ def load_model_and_processor(
         processor = LinVTProcessor.from_image_llm_processor(
             AutoProcessor.from_pretrained(name), num_video_tokens=model.config.num_video_tokens
         )
-    if num_frames is not None:
-        processor.video_processor.num_frames = num_frames
+    for setting in ("num_frames", "shot_detection"):
+        if getattr(arguments, setting) is not None:
+            setattr(processor.video_processor, setting, getattr(arguments, setting))
     return model, processor
 
 
@@ -74,6 +80,11 @@ def load_rows(name: str, processor: LinVTProcessor, arguments: DataArguments) ->
 
 
 def make_trainer(model, processor, arguments: DataArguments, config: SFTConfig, **kwargs) -> VideoSFTTrainer:
+    if config.push_to_hub:
+        raise ValueError(
+            f"push_to_hub is set, but the trainer would push before {config.output_dir} is whole, without what the "
+            f"model card tells, or of stage 2 the adapter alone. Leave it out; then `linvt push {config.output_dir}`."
+        )
     folder = arguments.model
     if not Path(folder).is_dir():
         folder = snapshot_download(folder, allow_patterns=RECORD_FILES[TrainingStage])
@@ -83,8 +94,9 @@ def make_trainer(model, processor, arguments: DataArguments, config: SFTConfig, 
     eval_rows = None if arguments.eval_dataset is None else load_rows(arguments.eval_dataset, processor, arguments)
     cache = None
     if arguments.frame_token_cache is not None:
-        # Before anything is sharded: every process encodes its share of the videos with the whole encoder.
-        cache = FrameTokenCache(arguments.frame_token_cache, model.to(config.device), processor)
+        # Before anything is sharded: every process has the whole model while it encodes its share of the videos.
+        dtype = torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
+        cache = FrameTokenCache(arguments.frame_token_cache, model.to(config.device), processor, dtype)
         for part in (rows, eval_rows):
             if part is not None:
                 cache.build(part, num_workers=config.dataloader_num_workers)

@@ -70,7 +70,8 @@ class RedVillmVideoModel(PreTrainedModel):
         """
         Args:
             frame_features (`torch.Tensor` of shape `(videos, frames, tokens per frame, channels of the encoder)`):
-                What the vision encoder gives to the projector.
+                What the vision encoder gives to the projector. Of a video with fewer frames than `num_frames`, frames
+                give several temporal features, evenly, as if they had been sampled several times.
             grid, frame_seconds, shot_ids, instruction_embeds, instruction_mask: Read by LinVT only.
             output_token_weights (`bool`, *optional*, defaults to `False`): Must be `False`: there is no W.
 
@@ -78,7 +79,7 @@ class RedVillmVideoModel(PreTrainedModel):
             [`LinVTVideoOutput`] with `video_tokens` of shape `(videos, num_video_tokens, embedding_size)`.
 
         Raises:
-            `ValueError`: If W is asked for, or if a video has another number of frames, or a frame another number of
+            `ValueError`: If W is asked for, or if a video has more frames, or a frame another number of
                 tokens, than the configuration says.
         """
         if output_token_weights:
@@ -92,7 +93,9 @@ class RedVillmVideoModel(PreTrainedModel):
         tokens = []
         if self.config.pooling != "temporal":
             align = self._align if self.temporal_module is None else self.temporal_module
-            tokens.append(align(frame_features.mean(2).to(self.dtype)))  # (videos, T, channels)
+            times = torch.arange(self.config.num_frames, device=frame_features.device)
+            times = times * frame_features.shape[1] // self.config.num_frames
+            tokens.append(align(frame_features.mean(2)[:, times].to(self.dtype)))  # (videos, T, channels)
         if self.config.pooling != "spatial":
             tokens.append(self._align(frame_features.mean(1).to(self.dtype)))  # (videos, N, channels)
         return LinVTVideoOutput(video_tokens=torch.cat(tokens, dim=1))  # Eq. 3: [Q_t, Q_z]
@@ -109,11 +112,10 @@ class RedVillmVideoModel(PreTrainedModel):
 
     def _check_sizes(self, num_frames: int, num_frame_tokens: int) -> None:
         config = self.config
-        if config.pooling != "temporal" and num_frames != config.num_frames:
+        if config.pooling != "temporal" and num_frames > config.num_frames:
             raise ValueError(
                 f"A video has {num_frames} frames, but RED-VILLM makes a token of each and num_frames is "
-                f"{config.num_frames}; give as many frames, with num_frames={config.num_frames} in the processor and "
-                "videos that are not shorter."
+                f"{config.num_frames}; set num_frames={config.num_frames} in the processor."
             )
         if config.pooling != "spatial" and num_frame_tokens != config.num_frame_tokens:
             raise ValueError(

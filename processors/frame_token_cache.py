@@ -50,13 +50,22 @@ class FrameTokenCache:
         model ([`LinVTForConditionalGeneration`]): The model, with its weights whole: made before FSDP or ZeRO-3 shards
             them. A pickled cache, as dataloader workers may get it, is without the model and can only load.
         processor ([`LinVTProcessor`]): That of the model.
+        autocast_dtype (`torch.dtype`, *optional*): That of mixed precision, with which the encoder would run in the
+            training that V is for; by rounding alone V is another without.
     """
 
-    def __init__(self, folder: str | os.PathLike, model, processor: LinVTProcessor):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model,
+        processor: LinVTProcessor,
+        autocast_dtype: torch.dtype | None = None,
+    ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model = model
         self.processor = processor
+        self.autocast_dtype = autocast_dtype
         self.encoder_fingerprint = model.encoder_fingerprint()
 
     def __getstate__(self) -> dict:
@@ -92,8 +101,10 @@ class FrameTokenCache:
     def _encode(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()  # without dropout
+        device, dtype = self.model.device, self.autocast_dtype
         try:
-            return self.model.encode_video(frames.to(self.model.device), shot_ids.to(self.model.device))
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                return self.model.encode_video(frames.to(device), shot_ids.to(device))
         finally:
             for module, training in modes:
                 module.training = training
@@ -148,6 +159,8 @@ class FrameTokenCache:
             raise BadRowError(str(error)) from error
         if is_file(video) and settings["shot_detection"] == "autoshot":
             settings["autoshot_model"] = shot_detector_identity(settings["autoshot_model"])
+        if self.autocast_dtype is not None:
+            settings["autocast_dtype"] = str(self.autocast_dtype)
         key = [FORMAT, identity, self.encoder_fingerprint, settings]
         digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
         return self.folder / f"{digest}.safetensors"

@@ -82,6 +82,20 @@ def test_losses_and_gradients_are_the_same(make_linvt, video_file, tmp_path, fam
         assert all(torch.equal(*pair) for pair in zip(gradients, cached_gradients, strict=True))
 
 
+def test_losses_are_the_same_in_mixed_precision(make_linvt, video_file, tmp_path):
+    model, processor = make_linvt("llava")
+    frozen(model).config.frames_per_batch = 1
+    rows = mixed_rows(video_file)
+    losses = []
+    for dtype in (None, torch.bfloat16):
+        cache = FrameTokenCache(tmp_path / "cache", model, processor, dtype)
+        cache.build(rows)
+        for collator in (VideoChatCollator(processor), VideoChatCollator(processor, cache)):
+            with torch.autocast("cpu", torch.bfloat16):
+                losses.append(loss_and_gradients(model, collator(rows))[0])
+    assert losses[2] == losses[3] and losses[0] != losses[1]
+
+
 def test_two_frames_in_one_patch(make_linvt, video_file, tmp_path):
     """The clips of shots, of which there are fewer than frames."""
     model, processor = make_linvt("qwen2_vl")

@@ -305,15 +305,27 @@ def test_the_command_line_answers_with_a_saved_model(make, run, video_file, tmp_
     )
     assert code == 0, error
     assert f"{FRAMES * 16} of the frames -> {FRAMES + 16} of the video" in output
-    code, _, error = run("ask", video_file(12), "What?", "--model", tmp_path / "model", "--num-frames", 4)
-    assert code == 2 and "has 4 frames" in error and "num_frames is 5" in error
+    code, _, error = run("ask", video_file(12), "What?", "--model", tmp_path / "model", "--num-frames", 6)
+    assert code == 2 and "has 6 frames" in error and "set num_frames=5 in the processor" in error
+
+
+@torch.no_grad()
+def test_frames_of_a_short_video_are_taken_several_times(make, ask):
+    model, processor = make()
+    move_weights(model)
+    tokenizer, features = model.video_tokenizer, torch.randn(1, 3, 16, 32)
+    tokens = tokenizer(features).video_tokens
+    assert torch.equal(tokens[:, :FRAMES], tokenizer(features[:, [0, 0, 1, 1, 2]]).video_tokens[:, :FRAMES])
+    torch.testing.assert_close(tokens[0, FRAMES:], project(features[0].mean(0), tokenizer.alignment_module))
+    assert model(**ask(processor, random_video(3), "What?")).video_tokens.shape == (1, FRAMES + 16, 32)
 
 
 @pytest.mark.parametrize("pooling", ["both", "spatial"])
-def test_another_number_of_frames_is_named(make, ask, pooling):
+def test_too_many_frames_are_named(make, ask, pooling):
     model, processor = make(pooling=pooling, temporal_module=pooling == "both")
-    with pytest.raises(ValueError, match="A video has 3 frames.*num_frames is 5; give as many frames"):
-        model(**ask(processor, random_video(3), "What?"))
+    processor.video_processor.num_frames = 6
+    with pytest.raises(ValueError, match="A video has 6 frames.*num_frames is 5; set num_frames=5 in the processor"):
+        model(**ask(processor, random_video(6), "What?"))
 
 
 def test_another_number_of_tokens_is_named(make, ask):

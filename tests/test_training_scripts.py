@@ -9,13 +9,46 @@ import pytest
 import torch
 import yaml
 from tiny_families import random_video
+from train_alignment import AlignmentArguments
 from training_runs import launcher_of, row, run
+from transformers import AutoConfig
+from trl import SFTConfig, TrlParser
+from video_chat_training import DataArguments, load_model_and_processor, make_trainer
 
-from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt import LinVTForConditionalGeneration, LinVTProcessor, RedVillmVideoConfig
 from linvt.hub.model_records import TrainingStage, read_records
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_recipe_of_red_villm(tmp_path):
+    options = ["--config", str(EXAMPLES / "red_villm.yaml"), "--dataset", "chats.jsonl", "--use_cpu"]
+    parser = TrlParser((AlignmentArguments, SFTConfig))
+    arguments, config = parser.parse_args_and_config([*options, "--output_dir", str(tmp_path)])
+    tokenizer = AutoConfig.for_model(**arguments.video_tokenizer)
+    assert isinstance(tokenizer, RedVillmVideoConfig) and tokenizer.num_frames == arguments.num_frames == 100
+    assert tokenizer.temporal_module_init == "projector" and arguments.contrastive_weight == 0
+    batch_size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    assert (config.num_train_epochs, config.learning_rate, batch_size) == (3, 2e-5, 32)  # its Sec. 4.1
+
+
+def test_settings_reach_the_processor(make_linvt, tmp_path):
+    model, processor = make_linvt("llava")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    before = processor.video_processor
+    for changes in ({}, {"num_frames": 7, "shot_detection": "autoshot"}):
+        _, loaded = load_model_and_processor(DataArguments(str(tmp_path), "chats.jsonl", **changes))
+        found = loaded.video_processor
+        expected = {"num_frames": before.num_frames, "shot_detection": before.shot_detection, **changes}
+        assert expected == {name: getattr(found, name) for name in expected}
+
+
+def test_a_folder_that_is_not_whole_is_not_pushed(tmp_path):
+    config = SFTConfig(str(tmp_path / "aligned"), push_to_hub=True, use_cpu=True)
+    with pytest.raises(ValueError, match="push_to_hub is set.*then `linvt push .*aligned`"):
+        make_trainer(None, None, DataArguments("model", "chats.jsonl"), config)
 
 
 def run_script(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
@@ -73,7 +106,9 @@ def test_from_stage_to_stage(make_linvt, video_file, tmp_path, ask, ranks):
         for name, value in tuned.named_parameters()
         if not torch.equal(value, aligned.get_parameter(name).to(value.dtype))
     }
-    assert changed and all(name.startswith("video_tokenizer.") or "language_model.layers" in name for name in changed)
+    in_llm = {name for name in changed if "language_model.layers" in name}
+    assert in_llm < changed and all(name.startswith("video_tokenizer.") for name in changed - in_llm)
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in in_llm} >= {"q_proj", "down_proj"}
     inputs = ask(LinVTProcessor.from_pretrained(tmp_path / "tuned"), random_video(5), "What?")
     assert tuned.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
     assert (tmp_path / "tuned" / "adapter" / "adapter_model.safetensors").is_file()
