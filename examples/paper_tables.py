@@ -41,6 +41,9 @@ def run_once(name: str, seed: int, options: Options, folder: Path) -> None:
     try:
         with FileLock(result.with_suffix(".lock"), blocking=False):  # let go of when its process ends, however it ends
             if result.exists():
+                found, wanted = json.loads(result.read_text())["options"], options.settings()
+                if found != wanted:
+                    raise ValueError(f"{result} was made with {found}, not {wanted}; use another OUTPUT.")
                 return
             print(f"{name}, seed {seed}", flush=True)
             whole = result.with_suffix(".whole")

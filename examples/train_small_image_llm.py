@@ -7,7 +7,9 @@ First the vision encoder learns what patches show. Then projector and LLM learn 
 picture, and at last also about an album (which comes first, where a shape moves): from albums at once they did not
 learn which colour belongs to which kind. Stop it whenever you like: the same command goes on from
 the last checkpoint. At the end OUTPUT_DIR is a folder for `AutoModelForImageTextToText` and `linvt wrap`, and
-accuracy.json in it says how right it is about pictures and albums of the test.
+accuracy.json in it says how right it is about pictures and albums of the test. To ask an image-LLM that is there:
+
+    python examples/train_small_image_llm.py --start docs/small_world_runs/image_llm --album_steps 0 --output_dir asked
 """
 
 import json
@@ -35,7 +37,7 @@ from transformers.trainer_utils import get_last_checkpoint
 @dataclass
 class Options:
     output_dir: str
-    start: str | None = None  # an image-LLM to go on from, which knows single pictures; from random weights by default
+    start: str | None = None  # an image-LLM that knows single pictures, to go on from with albums
     vision_steps: int = 1500
     picture_steps: int = 2000  # about single pictures
     album_steps: int = 4000  # about pictures and albums
@@ -73,7 +75,7 @@ def main(options: Options) -> None:
     model = small_llava(processor) if start is None else LlavaForConditionalGeneration.from_pretrained(start)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
-    if checkpoint is None:
+    if start is None:
         vision = PatchClassifier(model.model.vision_tower)
         labelled = LabelledPictures(options.pictures)
         _train(Trainer, vision, "vision", options.vision_steps, labelled, CollateLabelled(processor), options)
@@ -111,6 +113,8 @@ def _folder(stage: str, options: Options) -> str:
 
 
 def _train(trainer_class, model, stage: str, steps: int, rows: Dataset, collate, options: Options) -> None:
+    if steps == 0:  # which the trainer would take for all epochs
+        return
     arguments = TrainingArguments(
         _folder(stage, options),
         max_steps=steps,

@@ -1,7 +1,6 @@
 """The small model that comes with the package: what it answers is true, and its card says what was measured."""
 
 import json
-import re
 
 import pytest
 import torch
@@ -56,13 +55,25 @@ def test_the_image_llm_of_the_runs_knows_pictures_and_albums(request):
     assert stated["pictures"]["mean"] > 95
 
 
-def test_every_figure_of_the_card_is_in_its_records(request):
+def test_the_figures_of_the_card_are_those_of_its_records(request):
     evaluations = read_records(SMALL_MODEL, Evaluation)
     stages = read_records(SMALL_MODEL, TrainingStage)
-    figures = {f"{value:.1f}" for evaluation in evaluations for value in evaluation.values.values()}
     card = (request.config.rootpath / "hub_cards" / "small_world_model.md").read_text()
-    shown = re.findall(r"\d+\.\d", "".join(line for line in card.splitlines() if line.startswith("| ")))
-    assert len(shown) > 25 and set(shown) <= figures
+    header, _, *rows = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if line[:1] == "|"
+    )
+    records = {(evaluation.of, evaluation.data_id): evaluation.values for evaluation in evaluations}
+    before, after = "the model after stage 1", "this model"  # pictures do not change in stage 1
+    shown = {
+        "videos, after stage 1": records[before, "small-world-videos"],
+        "videos, after stage 2": records[after, "small-world-videos"],
+        "pictures, as the image-LLM before": records[before, "small-world-pictures"],
+        "pictures, after stage 2": records[after, "small-world-pictures"],
+    }
+    assert [row[0] for row in rows] == list(shown)
+    for row in rows:
+        values = {about: f"{value:.1f}" for about, value in shown[row[0]].items()}
+        assert dict(zip(header[1:], row[1:], strict=True)) == {**dict.fromkeys(header[1:], ""), **values}
     seconds = stages[-1].settings["seconds_with_evaluations"]
     steps, videos = sum(stage.num_steps for stage in stages), stages[0].settings["videos"]
     assert f"{seconds:,} seconds" in card and f"{steps:,} steps of {stages[0].batch_size}" in card

@@ -1,6 +1,8 @@
 """The programs of the small world run from beginning to end: a few steps, a few scenes."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import paper_tables
 import pytest
@@ -57,9 +59,48 @@ def test_every_row_of_the_tables_can_be_run(options, name):
     result = json.loads(json.dumps(Run(variant, 0, options).result()))
     assert ("aligned" in result, "tuned" in result) == (variant.aligns, variant.tunes_llm)
     shares = result["tuned" if variant.tunes_llm else "aligned"]
-    assert 0 <= shares["videos"]["mean"] <= 100 and 0 <= shares["pictures"]["mean"] <= 100
-    expected = {"question only": 0, "average tokens": 16, "all frame tokens": 256, "queries doubled": 56, "LinVT": 28}
-    assert result["num_video_tokens"] == expected.get(name, result["num_video_tokens"])
+    assert set(shares) == {"videos", "pictures"} and result["num_questions"]["pictures"] == 6
+    expected = {"question only": 0, "average tokens": 16, "all frame tokens": 256, "queries doubled": 56}
+    expected |= {"queries halved": 14, "RED-VILLM, 8 frames": 8 + 16, "RED-VILLM, 32 frames": 32 + 16}
+    expected |= {"RED-VILLM, temporal pooling": 16, "RED-VILLM, spatial pooling": 16}
+    assert result["num_video_tokens"] == expected.get(name, 16 + 16 if name.startswith("RED-VILLM") else 28)
+    assert result["options"] == options.settings()
+
+
+def test_a_stage_of_no_steps_is_left_out(options):
+    started = Run(VARIANTS["LinVT"], 0, options).model.state_dict()
+    run = Run(VARIANTS["LinVT"], 0, replace(options, aligned_share=0.0, steps=0))
+    run.result()
+    ended = run.model.get_base_model().video_tokenizer.modules_to_save["default"].state_dict()
+    assert all(torch.equal(value, started[f"video_tokenizer.{name}"]) for name, value in ended.items())
+
+
+def test_an_image_llm_that_is_there_is_asked(image_llm, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_small_image_llm, "picture_rows", lambda split, number: picture_rows(split, 8))
+    monkeypatch.setattr(train_small_image_llm, "album_rows", lambda split, number: album_rows(split, 8))
+    train_small_image_llm.main(train_small_image_llm.Options(str(tmp_path), start=image_llm, album_steps=0))
+    for name in ("accuracy.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (Path(image_llm) / name).read_bytes()
+
+
+def test_runs_of_other_options_are_not_mixed(options, tmp_path):
+    run = {"variant": "LinVT", "seed": 0, "options": options.settings()}
+    (tmp_path / "LinVT, seed 0.json").write_text(json.dumps(run))
+    paper_tables.run_once("LinVT", 0, replace(options, output="elsewhere"), tmp_path)
+    other = replace(options, steps=5)
+    with pytest.raises(ValueError, match="LinVT, seed 0.json was made with .*'steps': 4.*not .*'steps': 5"):
+        paper_tables.run_once("LinVT", 0, other, tmp_path)
+    (tmp_path / "LinVT, seed 1.json").write_text(json.dumps({**run, "seed": 1, "options": other.settings()}))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        write_results(tmp_path, tmp_path / "results.md")
+
+
+def test_the_tables_are_those_of_the_runs(request, tmp_path):
+    docs = request.config.rootpath / "docs"
+    page = tmp_path / "results.md"
+    page.write_text((docs / "results.md").read_text())
+    write_results(docs / "small_world_runs", page)
+    assert page.read_text() == (docs / "results.md").read_text()
 
 
 def test_tables_say_what_was_not_run(tmp_path):
@@ -71,6 +112,7 @@ def test_tables_say_what_was_not_run(tmp_path):
             "num_video_tokens": 28,
             "video_tokenizer_parameters": 5000,
             "seconds": 60,
+            "options": {},
         }
         run["tuned"] = {
             "videos": {
@@ -92,23 +134,25 @@ def test_tables_say_what_was_not_run(tmp_path):
     assert "| LinVT | 0, 1 | 28 | 5 k | **55.0 ± 7.1** |" in text and "| SVR | not run |" in text
 
 
-def test_a_run_is_made_by_one_process_and_once(tmp_path, monkeypatch):
+def test_a_run_is_made_by_one_process_and_once(options, tmp_path, monkeypatch):
+    made = {"seed": 1, "options": options.settings()}
+
     class Made:
         def __init__(self, variant, seed, options):
-            self.seed = seed
+            assert seed == 1
 
         def result(self):
-            return {"seed": self.seed}
+            return made
 
     monkeypatch.setattr(paper_tables, "Run", Made)
     result = tmp_path / "LinVT, seed 1.json"
     with FileLock(result.with_suffix(".lock")):
-        paper_tables.run_once("LinVT", 1, None, tmp_path)
+        paper_tables.run_once("LinVT", 1, options, tmp_path)
         assert not result.exists()
-    paper_tables.run_once("LinVT", 1, None, tmp_path)
-    assert json.loads(result.read_text()) == {"variant": "LinVT", "seed": 1}
+    paper_tables.run_once("LinVT", 1, options, tmp_path)
+    assert json.loads(result.read_text()) == {"variant": "LinVT", **made}
     monkeypatch.setattr(paper_tables, "Run", None)
-    paper_tables.run_once("LinVT", 1, None, tmp_path)
+    paper_tables.run_once("LinVT", 1, options, tmp_path)
 
 
 def test_the_small_model_is_saved_whole(options):

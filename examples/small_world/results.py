@@ -24,12 +24,15 @@ TABLES = {
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 
 
-def write_results(runs: Path, path: Path) -> None:
-    """Puts the tables between the marks of a Markdown file."""
+def write_results(runs_folder: Path, path: Path) -> None:
+    """Puts the tables between the marks of a Markdown file; a `ValueError` if runs were made with other options."""
     results: dict[str, list[dict]] = {}
-    for file in sorted(runs.glob("*.json")):
+    for file in sorted(runs_folder.glob("*.json")):
         result = json.loads(file.read_text())
         results.setdefault(result["variant"], []).append(result)
+    options = {json.dumps(run["options"], sort_keys=True) for runs in results.values() for run in runs}
+    if len(options) > 1:
+        raise ValueError(f"The runs in {runs_folder} cannot be compared, with their options {' and '.join(options)}.")
     text = path.read_text()
     before, rest = text.split(BEGIN)
     tables = "\n\n".join(_table(number, title, results) for number, title in TABLES.items())

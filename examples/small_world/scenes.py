@@ -72,8 +72,8 @@ def make_picture(split: str, number: int) -> Shot:
 def make_video(split: str, number: int) -> Video:
     """
     A video of 4 to 64 seconds and 1 to 4 shots of two or three shapes. No two shapes of a video have both colour and
-    kind in common. Three in four videos of at least 16 seconds have a further shot, of a sixteenth of the video at
-    most, with one shape.
+    kind in common. To three in four videos of at least 16 seconds a shot with one shape is added, a sixteenth as long
+    at most.
     """
     rng = scene_rng(split, "video", number)
     seconds = float(4 * 16 ** rng.random())

@@ -1,4 +1,4 @@
-"""A LLaVA of one million parameters that knows the words of the small world, and its processor."""
+"""A LLaVA of 0.64 million parameters that knows the words of the small world, and its processor."""
 
 from small_world.phrasings import AROUND, ASK
 from small_world.questions import NUMBERS

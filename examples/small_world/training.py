@@ -1,7 +1,7 @@
 """Trains one variant of the video tokenizer in the small world and evaluates it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from small_world.accuracy import accuracy
 from small_world.variants import LINVT, Variant
-from small_world.video_data import VideoSet
+from small_world.video_data import VideoSet, weights_hash
 from small_world.video_rows import Row, RowCollator, picture_rows, video_rows
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 from trl import SFTConfig
@@ -34,6 +34,10 @@ class Options:
     picture_share: float = 0.25  # of the questions while the LLM learns, so that it does not forget pictures
     lora_r: int = 16
 
+    def settings(self) -> dict[str, int | float | str]:
+        """All that figures depend on, wherever the folders are."""
+        return {**asdict(self), "image_llm": weights_hash(self.image_llm), "output": None}
+
 
 class Run:
     """One variant with one seed."""
@@ -56,7 +60,8 @@ class Run:
     def result(self) -> dict:
         """Accuracies in percent, losses, seconds and numbers of parameters."""
         variant, started = self.variant, time.monotonic()
-        result = {"seed": self.seed, "num_video_tokens": self.num_video_tokens, "losses": []}
+        result = {"seed": self.seed, "options": self.options.settings()}
+        result.update(num_video_tokens=self.num_video_tokens, losses=[])
         result["video_tokenizer_parameters"] = sum(p.numel() for p in self.model.video_tokenizer.parameters())
         videos = self._videos("train", self.options.videos)
         rows = video_rows(videos)
@@ -106,6 +111,8 @@ class Run:
         return RowCollator(rows, split, videos, self.processor, self.num_video_tokens, self.reads)
 
     def _train(self, rows: list[Row], videos: VideoSet, steps: int, contrastive_weight: float) -> list[dict]:
+        if steps == 0:  # which the trainer would take for all epochs
+            return []
         if self.variant.fresh_projector:
             self._projector().requires_grad_(True)
         trainer = VideoSFTTrainer(

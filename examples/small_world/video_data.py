@@ -1,5 +1,6 @@
 """Videos of the small world as tensors: their frames are drawn once, and encoded once by the frozen image-LLM."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from multiprocessing import Pool
@@ -50,8 +51,8 @@ class VideoSet:
 
     @classmethod
     def load_or_make(cls, folder: Path, split: str, num_videos: int, num_frames: int, image_llm: str) -> "VideoSet":
-        """Reads it from `folder`, where it is made first, by one process, if it is not there."""
-        path = folder / f"{split}-{num_videos}-{num_frames}.safetensors"
+        """Reads it from `folder`, where it is made first, by one process, if it is not there for this image-LLM."""
+        path = folder / f"{split}-{num_videos}-{num_frames}-{weights_hash(image_llm)}.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
@@ -66,6 +67,11 @@ class VideoSet:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             questions = json.loads(file.metadata()["questions"])
         return cls(**tensors, questions=[[Question(**fields) for fields in asked] for asked in questions])
+
+
+def weights_hash(image_llm: str) -> str:
+    """Eight characters that tell the weights in a folder from others."""
+    return hashlib.sha256((Path(image_llm) / "model.safetensors").read_bytes()).hexdigest()[:8]
 
 
 def questions_about(split: str, number: int) -> list[Question]:
