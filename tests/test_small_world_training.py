@@ -123,7 +123,7 @@ def test_tables_say_what_was_not_run(tmp_path):
                 **videos,
                 "mean": mean,
             },
-            "pictures": {"mean": 90.0},
+            "pictures": {"mean": 90.0, "caption": 80.0},
         }
         (tmp_path / f"{seed}.json").write_text(json.dumps(run))
     page = tmp_path / "results.md"
@@ -132,6 +132,7 @@ def test_tables_say_what_was_not_run(tmp_path):
     text = page.read_text()
     assert text.startswith("before ") and text.endswith(" after") and "old" not in text
     assert "| LinVT | 0, 1 | 28 | 5 k | **55.0 ± 7.1** |" in text and "| SVR | not run |" in text
+    assert "| 90.0 ± 0.0 | 80.0 ± 0.0 | 1 |" in text
 
 
 def test_a_run_is_made_by_one_process_and_once(options, tmp_path, monkeypatch):

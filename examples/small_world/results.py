@@ -41,7 +41,7 @@ def write_results(runs_folder: Path, path: Path) -> None:
 
 def _table(number: str, title: str, results: dict[str, list[dict]]) -> str:
     names = [name for name, variant in VARIANTS.items() if number in variant.tables]
-    columns = ["", "seeds", "tokens", "parameters", "videos", *VIDEO_QUESTIONS, "pictures", "minutes"]
+    columns = ["", "seeds", "tokens", "parameters", "videos", *VIDEO_QUESTIONS, "pictures", "their captions", "minutes"]
     lines = [f"### {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name in names:
         runs = results.get(name, [])
@@ -64,7 +64,7 @@ def _cells(runs: list[dict], stage: str) -> list[str]:
         f"{first['video_tokenizer_parameters'] / 1000:.0f} k" if first["num_video_tokens"] else "0 k",
         f"**{_mean_and_deviation(run[stage]['videos']['mean'] for run in runs)}**",
         *kinds,
-        _mean_and_deviation(run[stage]["pictures"]["mean"] for run in runs),
+        *(_mean_and_deviation(run[stage]["pictures"][about] for run in runs) for about in ("mean", "caption")),
         f"{mean(run['seconds'] for run in runs) / 60:.0f}",
     ]
 
