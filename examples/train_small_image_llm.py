@@ -87,7 +87,9 @@ def main(options: Options) -> None:
     _train_language(model, "albums", options.album_steps, True, options)
     model.save_pretrained(options.output_dir)
     processor.save_pretrained(options.output_dir)
-    shares = _accuracies(model, processor, "test", 4000)
+    # Loaded again: after training in mixed precision a model goes on with it.
+    saved = LlavaForConditionalGeneration.from_pretrained(options.output_dir).eval()
+    shares = _accuracies(saved, processor, "test", 4000)
     (Path(options.output_dir) / "accuracy.json").write_text(json.dumps(shares, indent=1))
     print(json.dumps(shares))
 
