@@ -18,6 +18,7 @@ from small_world.video_rows import album_rows, picture_rows
 from transformers import AutoModelForImageTextToText
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.video_sft_trainer import VideoSFTTrainer
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,15 @@ def test_tokens_of_every_other_picture_are_shuffled_in_training_only():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_row_of_the_tables_can_be_run(options, name):
-    variant = VARIANTS[name]
+def test_every_row_of_the_tables_can_be_run(options, name, monkeypatch):
+    variant, contrastive_weights = VARIANTS[name], []
+
+    class Recorded(VideoSFTTrainer):
+        def __init__(self, *args, contrastive_weight, **kwargs):
+            contrastive_weights.append(contrastive_weight)
+            super().__init__(*args, contrastive_weight=contrastive_weight, **kwargs)
+
+    monkeypatch.setattr("small_world.training.VideoSFTTrainer", Recorded)
     result = json.loads(json.dumps(Run(variant, 0, options).result()))
     assert ("aligned" in result, "tuned" in result) == (variant.aligns, variant.tunes_llm)
     shares = result["tuned" if variant.tunes_llm else "aligned"]
@@ -65,6 +73,9 @@ def test_every_row_of_the_tables_can_be_run(options, name):
     expected |= {"RED-VILLM, temporal pooling": 16, "RED-VILLM, spatial pooling": 16}
     assert result["num_video_tokens"] == expected.get(name, 16 + 16 if name.startswith("RED-VILLM") else 28)
     assert result["options"] == options.settings()
+    # LinVT's first stage alone contrasts; RED-VILLM has no such loss.
+    stages = {(True, True): [0.1, 0.0], (True, False): [0.0], (False, True): [0.0]}
+    assert contrastive_weights == stages[variant.aligns, variant.tunes_llm]
 
 
 def test_a_stage_of_no_steps_is_left_out(options):

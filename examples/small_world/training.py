@@ -72,7 +72,9 @@ class Run:
         num_aligning = round(self.options.steps * share) if variant.aligns else 0
         if variant.aligns:
             freeze_for_alignment(self.model)
-            result["losses"] += self._train(rows, videos, num_aligning, self.options.contrastive_weight)
+            # RED-VILLM's one stage has the next-token loss only.
+            weight = self.options.contrastive_weight if variant.tunes_llm else 0.0
+            result["losses"] += self._train(rows, videos, num_aligning, weight)
             result["aligned"] = self._accuracies(questions)
         if variant.tunes_llm:
             share = self.options.picture_share
