@@ -41,7 +41,8 @@ def write_results(runs_folder: Path, path: Path) -> None:
 
 def _table(number: str, title: str, results: dict[str, list[dict]]) -> str:
     names = [name for name, variant in VARIANTS.items() if number in variant.tables]
-    columns = ["", "seeds", "tokens", "parameters", "videos", *VIDEO_QUESTIONS, "pictures", "their captions", "minutes"]
+    columns = ["", "seeds", "tokens", "parameters", "videos"]
+    columns += [*VIDEO_QUESTIONS, "pictures", "their captions", "minutes"]
     lines = [f"### {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name in names:
         runs = results.get(name, [])
