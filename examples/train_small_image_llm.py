@@ -70,8 +70,7 @@ def main(options: Options) -> None:
     # The trainer looks for the weights of a LLaVA checkpoint under other names than it has saved them under, finds
     # none and goes on with those of the model (Transformers 5.23). So the model must have them already.
     done = {stage: get_last_checkpoint(_folder(stage, options)) for stage in ("pictures", "albums")}
-    checkpoint = done["albums"] or done["pictures"]
-    start = checkpoint or options.start
+    start = done["albums"] or done["pictures"] or options.start
     model = small_llava(processor) if start is None else LlavaForConditionalGeneration.from_pretrained(start)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
