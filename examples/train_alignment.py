@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from trl import SFTConfig, TrlParser
 from video_chat_training import DataArguments, load_model_and_processor, make_trainer, record, train
 
-from linvt.training_stages import freeze_for_alignment
+from linvt.training.training_stages import freeze_for_alignment
 
 
 @dataclass

@@ -21,7 +21,7 @@ from transformers import HfArgumentParser, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from linvt import AutoShotConfig, AutoShotModel
-from linvt.processors.shot_evaluation import TransitionCounts, count_transitions, scenes_from_probabilities
+from linvt.processors.shots.shot_evaluation import TransitionCounts, count_transitions, scenes_from_probabilities
 
 
 @dataclass

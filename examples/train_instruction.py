@@ -15,7 +15,7 @@ from pathlib import Path
 from trl import SFTConfig, TrlParser
 from video_chat_training import DataArguments, load_model_and_processor, make_trainer, record, train
 
-from linvt.training_stages import lora_for_instruction, merge_adapter
+from linvt.training.training_stages import lora_for_instruction, merge_adapter
 
 
 @dataclass

@@ -15,11 +15,11 @@ from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.hub.model_records import RECORD_FILES, TrainingStage, read_records, write_records
-from linvt.processors.frame_token_cache import FrameTokenCache
-from linvt.processors.row_checks import keep_good_rows
-from linvt.processors.training_rows import number_rows
-from linvt.processors.video_chat_collator import VideoChatCollator
-from linvt.video_sft_trainer import VideoSFTTrainer
+from linvt.training.frame_token_cache import FrameTokenCache
+from linvt.training.row_checks import keep_good_rows
+from linvt.training.training_rows import number_rows
+from linvt.training.video_chat_collator import VideoChatCollator
+from linvt.training.video_sft_trainer import VideoSFTTrainer
 
 
 @dataclass

@@ -20,24 +20,25 @@ from linvt.configuration.configuration_molmo import MolmoConfig
 from linvt.configuration.configuration_qwen_vl import QwenVLConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
+from linvt.former_modules import find_former_modules
 from linvt.modeling_linvt import LinVTForConditionalGeneration
-from linvt.modeling_linvt_video import LinVTVideoModel
-from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.pipeline_linvt import VideoTextToTextPipeline
 from linvt.ports.auto_classes import register_ports
 from linvt.ports.modeling_mipha import MiphaForConditionalGeneration
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
 from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
-from linvt.processors.image_processing_molmo import MolmoImageProcessor
-from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
-from linvt.processors.modeling_autoshot import AutoShotModel
+from linvt.processors.port_processors.image_processing_molmo import MolmoImageProcessor
+from linvt.processors.port_processors.image_processing_xgen_mm import XGenMMImageProcessor
+from linvt.processors.port_processors.processing_molmo import MolmoProcessor
+from linvt.processors.port_processors.processing_qwen_vl import QwenVLProcessor
+from linvt.processors.port_processors.processing_xgen_mm import XGenMMProcessor
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.processing_molmo import MolmoProcessor
-from linvt.processors.processing_qwen_vl import QwenVLProcessor
-from linvt.processors.processing_xgen_mm import XGenMMProcessor
-from linvt.processors.video_container import VideoReadError
+from linvt.processors.shots.modeling_autoshot import AutoShotModel
+from linvt.processors.video.video_container import VideoReadError
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
+from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
+from linvt.video_tokenizer.modeling_red_villm import RedVillmVideoModel
 
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
 register_ports()
+find_former_modules()
 PIPELINE_REGISTRY.register_pipeline(
     "video-text-to-text",
     pipeline_class=VideoTextToTextPipeline,

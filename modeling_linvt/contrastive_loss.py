@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from linvt.video_attention import full_precision
+from linvt.video_tokenizer.video_attention import full_precision
 
 
 FRESH_LOGIT_SCALE = math.log(1 / 0.07)

@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llms.family_table import image_llm_family
 
 
 def given_frame_tokens(

@@ -24,24 +24,23 @@ from transformers.utils import ModelOutput
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.assisted_decoding import embedded_as, is_assisted
+from linvt.checkpoints.light_checkpoint import load_light
+from linvt.checkpoints.safe_weights import HUB_ARGUMENTS, safetensors_only
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
-from linvt.image_llm_families import ImageLLMFamily, image_llm_family
-from linvt.image_llm_loading import (
-    HUB_ARGUMENTS,
+from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family
+from linvt.image_llms.image_llm_loading import (
     check_image_llm,
     check_image_llm_config,
     image_llm_source,
     load_image_llm,
     spare_video_tokenizer,
 )
-from linvt.light_checkpoint import load_light
-from linvt.modeling_linvt_video import LinVTVideoModel
-from linvt.modeling_red_villm import RedVillmVideoModel
 from linvt.rank_agreement import ALONE, RankAgreement, weights_are_sharded
-from linvt.safe_weights import safetensors_only
 from linvt.video_encoding import LinVTVideoFeatures, VideoEncodingMixin
+from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
+from linvt.video_tokenizer.modeling_red_villm import RedVillmVideoModel
 
 
 VIDEO = 2  # the value of a video token in Transformers' `mm_token_type_ids`; text is 0, images are 1

@@ -12,10 +12,9 @@ from transformers.utils import ModelOutput
 
 from linvt.configuration.configuration_linvt import LinVTConfig
 from linvt.contrastive_loss import VideoTextContrast
-from linvt.encoder_fingerprint import encoder_fingerprint
 from linvt.frame_clips import frame_clips
 from linvt.given_frame_tokens import given_frame_tokens
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llms.family_table import image_llm_family, projector_family
 from linvt.rank_agreement import ALONE, RankAgreement
 
 
@@ -155,7 +154,7 @@ class VideoEncodingMixin:
         if clips is None:
             clips = torch.arange(len(frames), device=frames.device)[:, None]
         before_projector = self.video_tokenizer.reads == "features"
-        encode = family.encoder_features if before_projector else family.frame_tokens
+        encode = projector_family(self.image_llm).encoder_features if before_projector else family.frame_tokens
         tokens, done = None, 0
         with self._encoder_grad():
             for batch in clips.split(max(self.config.frames_per_batch // clips.shape[1], 1)):
@@ -182,10 +181,6 @@ class VideoEncodingMixin:
         """
         tokens = self.get_frame_tokens(frames, frame_clips(shot_ids, self.config.frames_per_patch))
         return tokens, image_llm_family(self.image_llm).token_grid(tokens.shape[1], *frames.shape[-2:])
-
-    def encoder_fingerprint(self) -> str:
-        """Names what V of given frames depends on: the weights and settings of the encoder. It reads all of them."""
-        return encoder_fingerprint(self)
 
     def _pass_blanks(self, ranks: RankAgreement) -> None:
         """What a batch without videos does meanwhile."""

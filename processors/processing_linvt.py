@@ -14,9 +14,9 @@ from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from linvt.processors.chat_visuals import chat_visuals
-from linvt.processors.instruction_turns import TurnHeaders
-from linvt.processors.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
+from linvt.processors.prompts.chat_visuals import chat_visuals
+from linvt.processors.prompts.instruction_turns import TurnHeaders
+from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor, flatten_videos
 
 

@@ -17,17 +17,17 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
 
-from linvt.processors.autoshot_files import (
+from linvt.processors.shots.autoshot_files import (
     OF_THE_CHECKPOINT,
     copy_autoshot,
     find_autoshot,
     find_autoshot_of_checkpoint,
 )
-from linvt.processors.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
-from linvt.processors.sampled_video import SampledVideo
-from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.video_container import VideoReadError
-from linvt.processors.video_reading import read_video
+from linvt.processors.shots.shot_detection import load_shot_detector
+from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
+from linvt.processors.video.sampled_video import SampledVideo
+from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.video_reading import read_video
 
 
 logger = logging.get_logger(__name__)

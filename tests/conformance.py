@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from linvt import LinVTForConditionalGeneration
-from linvt.image_llm_families import image_llm_family
-from linvt.image_llm_loading import LEAST_TRANSFORMERS, refusal_reason
-from linvt.training_stages import freeze_for_alignment, lora_for_instruction
+from linvt.image_llms.family_table import image_llm_family
+from linvt.image_llms.image_llm_loading import LEAST_TRANSFORMERS, refusal_reason
+from linvt.training.training_stages import freeze_for_alignment, lora_for_instruction
 
 
 MODEL_TYPES = sorted(

@@ -9,7 +9,7 @@ from hub_server import HubServer
 from tiny_families import FAMILIES, SMALL, build_image_llm, random_video, user_turn, write_video
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.cli import main
+from linvt_cli.cli_main import main
 
 
 torch.set_num_threads(1)  # models this small only get slower with more

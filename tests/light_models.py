@@ -8,7 +8,7 @@ from tiny_families import SMALL, build_image_llm, random_video, user_turn
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.hub.export import export_model
-from linvt.training_stages import lora_for_instruction, merge_adapter
+from linvt.training.training_stages import lora_for_instruction, merge_adapter
 
 
 IMAGE_LLMS = ("llava", "qwen2_vl")

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
-from linvt.processors import autoshot_inference
-from linvt.processors.autoshot_inference import WinogradLayer
-from linvt.processors.convert_autoshot import convert_autoshot_checkpoint, convert_autoshot_state_dict
-from linvt.processors.modeling_autoshot import AutoShotModel
+from linvt.conversion.convert_autoshot import convert_autoshot_checkpoint, convert_autoshot_state_dict
+from linvt.processors.shots import autoshot_inference
+from linvt.processors.shots.autoshot_inference import WinogradLayer
+from linvt.processors.shots.modeling_autoshot import AutoShotModel
 
 
 # name: (input channels, channels of a spatial convolution, channels of the branches, one spatial convolution for all)

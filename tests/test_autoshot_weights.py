@@ -11,9 +11,9 @@ from synthetic_shots.transitions import make_film
 from tiny_families import write_video
 
 from linvt import AutoShotConfig, AutoShotModel
-from linvt.processors.shot_detection import AUTOSHOT_WEIGHTS, load_shot_detector
-from linvt.processors.shot_evaluation import TransitionCounts, count_transitions, match_transitions
-from linvt.processors.video_reading import read_video
+from linvt.processors.shots.shot_detection import AUTOSHOT_WEIGHTS, load_shot_detector
+from linvt.processors.shots.shot_evaluation import TransitionCounts, count_transitions, match_transitions
+from linvt.processors.video.video_reading import read_video
 
 
 UNSEEN_SEED = 10**6  # training counts its windows from 0

@@ -8,9 +8,9 @@ from PIL import Image
 from tiny_families import random_video, user_turn
 from torch.utils.data import DataLoader
 
-from linvt.processors.row_checks import check_rows, keep_good_rows
-from linvt.processors.training_rows import BadRowError, RowVideos, number_rows
-from linvt.processors.video_chat_collator import STAND_IN, VideoChatCollator
+from linvt.training.row_checks import check_rows, keep_good_rows
+from linvt.training.training_rows import BadRowError, RowVideos, number_rows
+from linvt.training.video_chat_collator import STAND_IN, VideoChatCollator
 
 
 ANSWER = {"role": "assistant", "content": "A cat."}

@@ -13,8 +13,8 @@ from published_shapes import published_bases
 from tiny_families import SMALL, build_image_llm
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from linvt.cli import _parser
-from linvt.image_llm_families import FAMILIES, image_llm_family
+from linvt.image_llms.family_table import FAMILIES, image_llm_family
+from linvt_cli.cli_main import _parser
 
 
 PAGE = (Path(__file__).parents[1] / "docs" / "bases.md").read_text()

@@ -11,8 +11,8 @@ from tiny_models import tiny_llava
 from transformers import BertConfig, pipeline
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor
-from linvt.cli import SMALL_MODEL
-from linvt.processors.convert_autoshot import published_keys
+from linvt.conversion.convert_autoshot import published_keys
+from linvt_cli.cli_main import SMALL_MODEL
 
 
 def small_model():
@@ -212,14 +212,14 @@ def test_version(run):
 
 
 def test_as_a_program(tmp_path):
-    program = [sys.executable, "-m", "linvt.cli", "ask", str(tmp_path / "nothing.mp4"), "What?"]
+    program = [sys.executable, "-m", "linvt_cli.cli_main", "ask", str(tmp_path / "nothing.mp4"), "What?"]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
 def test_a_reader_that_stops_reading_is_no_error(video_file):
     """As in `linvt shots VIDEO | head -1`."""
-    program = [sys.executable, "-m", "linvt.cli", "shots", str(video_file(12))]
+    program = [sys.executable, "-m", "linvt_cli.cli_main", "shots", str(video_file(12))]
     running = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     running.stdout.close()
     errors = running.stderr.read()

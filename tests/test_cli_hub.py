@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from tiny_families import SMALL, user_turn
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.checkpoints.safe_weights import PICKLES
 from linvt.hub.export import FORMATS
-from linvt.safe_weights import PICKLES
 
 
 QUESTION = "What is it?"
@@ -231,7 +231,7 @@ def test_a_name_that_is_taken_then_another(run, hub, model_folder, monkeypatch):
     assert run("push", source, "me/model")[0] == 0
     before = hub.repositories["me/model"].branches["main"]
     with monkeypatch.context() as patch:
-        patch.setattr("linvt.cli_hub.export_model", None)  # it is said before the model is exported
+        patch.setattr("linvt_cli.cli_hub.export_model", None)  # it is said before the model is exported
         code, output, error = run("push", source, "me/model")
     assert (code, output, error.count("\n")) == (2, "", 1)
     assert "the name me/model is taken" in error and "another name" in error and "--revision main" in error

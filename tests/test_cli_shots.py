@@ -10,9 +10,9 @@ from test_video_reading import make_clip, shown_number
 from transformers import BertConfig
 
 from linvt import AutoShotConfig, AutoShotModel
-from linvt.processors.contact_sheet import contact_sheet
-from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.video_reading import read_video
+from linvt.processors.shots.contact_sheet import contact_sheet
+from linvt.processors.shots.shot_detection import load_shot_detector
+from linvt.processors.video.video_reading import read_video
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def found(monkeypatch):
     """`found(shots)`: makes the detector find these, as ranges of frames."""
 
     def set_shots(shots):
-        monkeypatch.setattr("linvt.cli_shots.load_shot_detector", lambda name: lambda frames: shots)
+        monkeypatch.setattr("linvt_cli.cli_shots.load_shot_detector", lambda name: lambda frames: shots)
 
     return set_shots
 
@@ -34,7 +34,7 @@ def drawn(monkeypatch):
         calls.append(args)
         return contact_sheet(*args)
 
-    monkeypatch.setattr("linvt.cli_shots.contact_sheet", record)
+    monkeypatch.setattr("linvt_cli.cli_shots.contact_sheet", record)
     return calls
 
 
@@ -43,8 +43,8 @@ def nothing_is_read(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the work began before the arguments were checked")
 
-    monkeypatch.setattr("linvt.cli_shots.load_shot_detector", fail)
-    monkeypatch.setattr("linvt.cli_shots.read_video", fail)
+    monkeypatch.setattr("linvt_cli.cli_shots.load_shot_detector", fail)
+    monkeypatch.setattr("linvt_cli.cli_shots.read_video", fail)
 
 
 def shots_command(video, *options):
@@ -136,7 +136,7 @@ def test_any_number_of_shots_up_to_the_most_is_complete(run, found, drawn, tmp_p
 
 
 def test_more_shots_than_thumbnails_is_said(run, found, drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr("linvt.cli_shots.MAX_THUMBNAILS", 3)
+    monkeypatch.setattr("linvt_cli.cli_shots.MAX_THUMBNAILS", 3)
     video = make_clip(tmp_path / "clip.mp4", 30)
     found([(start, start + 2) for start in range(0, 30, 2)])
     options = ("--contact-sheet", tmp_path / "sheet.png")

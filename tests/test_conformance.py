@@ -14,8 +14,8 @@ from tiny_image_llms import NEEDED_PACKAGES, build
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from linvt import LinVTForConditionalGeneration
-from linvt.image_llm_families import FAMILIES
-from linvt.image_llm_loading import BROKEN_TRANSFORMERS, LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
+from linvt.image_llms.family_table import FAMILIES
+from linvt.image_llms.image_llm_loading import BROKEN_TRANSFORMERS, LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
 
 
 TABLE = Path(__file__).parents[1] / "docs" / "image_llms.md"

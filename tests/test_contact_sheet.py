@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from linvt.processors.contact_sheet import check_picture_path, contact_sheet, save_picture, thumbnail
+from linvt.processors.shots.contact_sheet import check_picture_path, contact_sheet, save_picture, thumbnail
 
 
 def coloured_frames(number, height=20, width=30):

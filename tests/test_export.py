@@ -13,9 +13,9 @@ from transformers import AutoProcessor, AutoVideoProcessor
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor, LinVTVideoProcessor
 from linvt.hub.export import export_model
-from linvt.processors.autoshot_files import AUTOSHOT_WEIGHTS, OF_THE_CHECKPOINT
-from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.video_identity import shot_detector_identity
+from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, OF_THE_CHECKPOINT
+from linvt.processors.shots.shot_detection import load_shot_detector
+from linvt.training.video_identity import shot_detector_identity
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

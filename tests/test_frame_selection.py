@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from linvt.processors.frame_selection import (
+from linvt.processors.video.frame_selection import (
     iter_shots,
     shot_frame_indices,
     shots_from_boundaries,

@@ -16,9 +16,10 @@ from tiny_families import FAMILIES, random_video, user_turn
 from torch.utils.data import DataLoader
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.processors.frame_token_cache import FrameTokenCache, FrameTokenCacheError
-from linvt.processors.training_rows import BadRowError
-from linvt.processors.video_chat_collator import VideoChatCollator
+from linvt.training.encoder_fingerprint import encoder_fingerprint
+from linvt.training.frame_token_cache import FrameTokenCache, FrameTokenCacheError
+from linvt.training.training_rows import BadRowError
+from linvt.training.video_chat_collator import VideoChatCollator
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -151,7 +152,7 @@ def test_a_build_that_is_broken_off_leaves_no_halves(make_linvt, video_file, tmp
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("linvt.processors.frame_token_cache.save_file", disk_full)
+        patch.setattr("linvt.training.frame_token_cache.save_file", disk_full)
         with pytest.raises(OSError, match="No space left"):
             cache.build([row_of(video_file(12))])
     assert not list(cache.folder.iterdir())
@@ -213,26 +214,26 @@ def test_the_weights_of_autoshot_count(make_linvt, video_file, tmp_path):
 @each_family
 def test_other_models_have_other_files(make_linvt, tmp_path, family):
     model, processor = make_linvt(family)
-    fingerprint = model.encoder_fingerprint()
+    fingerprint = encoder_fingerprint(model)
     with torch.no_grad():
         model.get_decoder().layers[0].mlp.up_proj.weight += 1
         model.get_output_embeddings().weight += 1
         next(model.video_tokenizer.parameters()).add_(1)
     model.config.frames_per_batch, model.config.image_llm_config.text_config.use_cache = 3, False
-    assert model.encoder_fingerprint() == fingerprint  # none of these changes V
+    assert encoder_fingerprint(model) == fingerprint  # none of these changes V
     model.save_pretrained(tmp_path / "model")
-    assert LinVTForConditionalGeneration.from_pretrained(tmp_path / "model").encoder_fingerprint() == fingerprint
-    assert copy.deepcopy(model).to(torch.bfloat16).encoder_fingerprint() != fingerprint
+    assert encoder_fingerprint(LinVTForConditionalGeneration.from_pretrained(tmp_path / "model")) == fingerprint
+    assert encoder_fingerprint(copy.deepcopy(model).to(torch.bfloat16)) != fingerprint
     for name, parameter in list(model.image_llm.named_parameters())[::3]:
         if "language" not in name and "lm_head" not in name:
             with torch.no_grad():
                 value = parameter.view(-1)[-1].clone()
                 parameter.view(-1)[-1] += 1
-                assert model.encoder_fingerprint() != fingerprint, name
+                assert encoder_fingerprint(model) != fingerprint, name
                 parameter.view(-1)[-1] = value
-    assert model.encoder_fingerprint() == fingerprint
+    assert encoder_fingerprint(model) == fingerprint
     model.config.frames_per_patch = 2
-    assert model.encoder_fingerprint() != fingerprint
+    assert encoder_fingerprint(model) != fingerprint
 
 
 def test_a_processor_that_was_saved_finds_its_files(make_linvt, video_file, tmp_path):
@@ -322,7 +323,7 @@ def test_ranks_share_the_work(make_linvt, video_file, tmp_path, monkeypatch):
 
     def build(rank: int) -> None:
         state = SimpleNamespace(process_index=rank, num_processes=3)
-        monkeypatch.setattr("linvt.processors.frame_token_cache.PartialState", lambda: state)
+        monkeypatch.setattr("linvt.training.frame_token_cache.PartialState", lambda: state)
         cache.build(rows)
 
     def made() -> list[int]:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from linvt.processors.frame_selection import shot_frame_indices
-from linvt.processors.held_frames import HeldFrames
+from linvt.processors.video.frame_selection import shot_frame_indices
+from linvt.processors.video.held_frames import HeldFrames
 
 
 FRAME = SimpleNamespace(planes=[SimpleNamespace(buffer_size=1)])

@@ -4,7 +4,7 @@ import pytest
 from tiny_models import CHAT_TEMPLATE
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from linvt.processors.instruction_turns import TurnHeaders
+from linvt.processors.prompts.instruction_turns import TurnHeaders
 
 
 # LLaVA 1.5: no special tokens, pictures first, spaces around the roles.

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tiny_families import SMALL, build_image_llm
 
 from linvt import LinVTConfig, LinVTForConditionalGeneration
+from linvt.checkpoints.light_checkpoint import load_light
 from linvt.hub.export import export_model
-from linvt.light_checkpoint import load_light
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -34,7 +34,7 @@ from light_models import *
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
 from transformers import BitsAndBytesConfig, pipeline
 from transformers.utils import is_bitsandbytes_available
-from linvt.cli import main
+from linvt_cli.cli_main import main
 
 classes = [LinVTForConditionalGeneration, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM]
 for family in IMAGE_LLMS:
@@ -202,7 +202,7 @@ def load(exported, monkeypatch):
         config = LinVTConfig.from_pretrained(folder)
         family = config.image_llm_config.model_type
         monkeypatch.setattr(
-            "linvt.light_checkpoint._load_pinned_image_llm",
+            "linvt.checkpoints.light_checkpoint._load_pinned_image_llm",
             lambda *_: (build_image_llm(family)[0], {"missing_keys": set()}),
         )
         return load_light(LinVTForConditionalGeneration, folder, **kwargs)

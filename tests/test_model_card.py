@@ -213,7 +213,7 @@ kind = None
 for snippet in sys.argv[3:]:
     exec(snippet, {}) if kind == "python" else None
     if kind == "bash":
-        from linvt.cli import main
+        from linvt_cli.cli_main import main
 
         assert main(shlex.split(snippet)[1:]) == 0
     kind = snippet if kind is None else None

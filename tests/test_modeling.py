@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from linvt import LinVTForConditionalGeneration, LinVTVideoConfig
-from linvt.image_llm_families import FAMILIES as FAMILY_TABLE
-from linvt.image_llm_families import ImageLLMFamily, image_llm_family
+from linvt.image_llms.family_table import FAMILIES as FAMILY_TABLE
+from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, MolmoConfig, MolmoImageProcessor, MolmoProcessor
 from linvt.conversion.convert import convert_checkpoint
-from linvt.encoder_fingerprint import encoder_fingerprint
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
+from linvt.training.encoder_fingerprint import encoder_fingerprint
 
 
 MARKS = ["<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<|image|>"]
@@ -118,7 +118,7 @@ def test_pictures_and_prompt_are_the_published_ones(loaded, shape):
 @pytest.mark.parametrize("width", [40, 56, 225, 337, 672, 2000])
 def test_grid_of_crops(height, width):
     """Sizes as they are published, 336 pixels with margins of 112, where many pictures lie between two grids."""
-    from linvt.processors.image_processing_molmo import select_tiling
+    from linvt.processors.port_processors.image_processing_molmo import select_tiling
 
     with np.errstate(divide="ignore"):
         expected = reference.tiling(height, width, 224, 112)

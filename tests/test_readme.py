@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_families import build_image_llm
 
-from linvt.cli import main
+from linvt_cli.cli_main import main
 
 
 ROOT = Path(__file__).parents[1]

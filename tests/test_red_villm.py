@@ -17,7 +17,7 @@ from linvt import (
     RedVillmVideoConfig,
     RedVillmVideoModel,
 )
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llms.family_table import image_llm_family
 
 
 FRAMES = 5

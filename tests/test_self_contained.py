@@ -210,7 +210,9 @@ def test_an_import_of_a_package_is_refused(monkeypatch):
     monkeypatch.setattr(
         self_contained,
         "_read_module",
-        lambda name: original(name) + ("from linvt.processors import video_reading\n" if "marks" in name else ""),
+        lambda name: (
+            original(name) + ("from linvt.processors.video import video_reading\n" if "marks" in name else "")
+        ),
     )
     with pytest.raises(ValueError, match="linvt.processors is imported, but it is no module"):
         carried_code()

@@ -6,7 +6,7 @@ IN_A_FORKED_PROCESS = """
 import multiprocessing
 import numpy as np
 import torch
-from linvt.processors.shot_detection import load_shot_detector
+from linvt.processors.shots.shot_detection import load_shot_detector
 
 def detect():
     frames = np.random.default_rng(0).integers(0, 256, (60, 27, 48, 3), dtype=np.uint8)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from linvt.processors.shot_evaluation import TransitionCounts, count_transitions, scenes_from_probabilities
+from linvt.processors.shots.shot_evaluation import TransitionCounts, count_transitions, scenes_from_probabilities
 
 
 @pytest.mark.parametrize(

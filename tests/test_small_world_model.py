@@ -10,8 +10,8 @@ from small_world.video_rows import RowCollator, album_rows, picture_rows
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from linvt import LinVTForConditionalGeneration
-from linvt.cli import SMALL_MODEL
 from linvt.hub.model_records import Evaluation, TrainingStage, read_records
+from linvt_cli.cli_main import SMALL_MODEL
 
 
 CLIP_FILE = "examples/shapes.mp4"

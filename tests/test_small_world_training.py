@@ -18,7 +18,7 @@ from small_world.video_rows import album_rows, picture_rows
 from transformers import AutoModelForImageTextToText
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.video_sft_trainer import VideoSFTTrainer
+from linvt.training.video_sft_trainer import VideoSFTTrainer
 
 
 @pytest.fixture(scope="module")

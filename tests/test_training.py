@@ -17,9 +17,9 @@ from training_runs import Log, launcher_of, make_trainer, prepare, read_log, row
 from transformers import BitsAndBytesConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.processors.video_chat_collator import VideoChatCollator
-from linvt.training_stages import lora_for_instruction, merge_adapter
-from linvt.video_sft_trainer import VideoSFTTrainer
+from linvt.training.training_stages import lora_for_instruction, merge_adapter
+from linvt.training.video_chat_collator import VideoChatCollator
+from linvt.training.video_sft_trainer import VideoSFTTrainer
 
 
 # Goes when transformers>=5.18 is required.

@@ -7,9 +7,9 @@ from test_instruction_turns import NO_SYSTEM, TEMPLATES, each_template, render
 from tiny_families import FAMILIES, random_video, user_turn
 from tiny_models import tiny_llava
 
-from linvt.processors.answer_turns import prompt_with_answers
-from linvt.processors.instruction_turns import TurnHeaders
-from linvt.processors.video_chat_collator import STAND_IN, VideoChatCollator
+from linvt.processors.prompts.answer_turns import prompt_with_answers
+from linvt.processors.prompts.instruction_turns import TurnHeaders
+from linvt.training.video_chat_collator import STAND_IN, VideoChatCollator
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from linvt.processors.frame_selection import uniform_frame_indices
-from linvt.processors.video_container import VideoReadError
-from linvt.processors.video_reading import read_video
+from linvt.processors.video.frame_selection import uniform_frame_indices
+from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.video_reading import read_video
 
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "videos"

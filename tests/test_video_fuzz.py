@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import torch
 
-from linvt.processors.video_container import VideoReadError
-from linvt.processors.video_reading import read_video
+from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.video_reading import read_video
 
 
 WIDTH, HEIGHT, NUM_FRAMES = 80, 64, 30  # SVT-AV1 before 3.0 takes no picture of less than 64 rows

@@ -22,11 +22,11 @@ import pytest
 import torch
 from PIL import Image
 
-from linvt.processors import video_container, video_reading, video_timeline
-from linvt.processors.frame_selection import shot_frame_indices, uniform_frame_indices
-from linvt.processors.held_frames import HeldFrames
-from linvt.processors.video_container import VideoReadError
-from linvt.processors.video_reading import read_video
+from linvt.processors.video import video_container, video_reading, video_timeline
+from linvt.processors.video.frame_selection import shot_frame_indices, uniform_frame_indices
+from linvt.processors.video.held_frames import HeldFrames
+from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.video_reading import read_video
 
 
 WIDTH, HEIGHT = 64, 48

@@ -9,7 +9,7 @@ from reference_video_tokenizer import reference_weights
 from tiny_families import SMALL, VARIANTS, without_gradient
 
 from linvt import LinVTVideoConfig, LinVTVideoModel
-from linvt.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
+from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 
 
 CHANNELS, GRID = 12, (3, 4)

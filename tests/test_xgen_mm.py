@@ -20,8 +20,9 @@ from linvt import LinVTForConditionalGeneration, LinVTProcessor, XGenMMConfig, X
 from linvt.conversion.convert import convert_checkpoint
 from linvt.conversion.key_plan import expected_shapes, plan_conversion
 from linvt.conversion.xgen_mm_checkpoint import XGenMMCheckpoint
-from linvt.image_llm_families import image_llm_family
-from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor, best_grid
+from linvt.image_llms.family_table import image_llm_family
+from linvt.processors.port_processors.image_processing_xgen_mm import XGenMMImageProcessor, best_grid
+from linvt.training.encoder_fingerprint import encoder_fingerprint
 
 
 DESIGNS = ("siglip", "vit")  # interleave-r-v1.5 and r-v1
@@ -492,10 +493,10 @@ def test_a_perceiver_that_reads_prompts_gives_frames_that_depend_on_its_default_
     _, image_llm, _ = load("vit")
     model = LinVTForConditionalGeneration.from_image_llm(image_llm, SMALL).eval()
     frames = torch.randn(1, 3, 42, 42)
-    before, name = model.get_frame_tokens(frames), model.encoder_fingerprint()
+    before, name = model.get_frame_tokens(frames), encoder_fingerprint(model)
     used = image_llm.config.default_prompt_ids[0]
     with torch.no_grad():
         image_llm.get_input_embeddings().weight[used] += 1
-    assert not torch.allclose(model.get_frame_tokens(frames), before) and model.encoder_fingerprint() != name
+    assert not torch.allclose(model.get_frame_tokens(frames), before) and encoder_fingerprint(model) != name
     image_llm.config.default_prompt_ids = None
     assert model.get_frame_tokens(frames).isfinite().all()

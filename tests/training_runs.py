@@ -23,9 +23,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.processors.video_chat_collator import VideoChatCollator
-from linvt.training_stages import freeze_for_alignment, lora_for_instruction
-from linvt.video_sft_trainer import VideoSFTTrainer
+from linvt.training.training_stages import freeze_for_alignment, lora_for_instruction
+from linvt.training.video_chat_collator import VideoChatCollator
+from linvt.training.video_sft_trainer import VideoSFTTrainer
 
 
 def row(question: str, answer: str, video=None) -> dict:

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from linvt import AutoShotConfig, AutoShotModel
-from linvt.processors.convert_autoshot import convert_autoshot_state_dict
+from linvt.conversion.convert_autoshot import convert_autoshot_state_dict
 
 
 PUBLISHED_MODULE = "supernet_flattransf_3_8_8_8_13_12_0_16_60"

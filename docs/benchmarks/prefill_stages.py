@@ -8,7 +8,7 @@ from random_qwen2_vl import TEXT, VIDEO, linvt_inputs, own_inputs, patchify
 
 from linvt import LinVTForConditionalGeneration
 from linvt.frame_clips import frame_clips
-from linvt.image_llm_families import image_llm_family
+from linvt.image_llms.family_table import image_llm_family
 
 
 OWN, LINVT, PAIRS = "own", "LinVT", "LinVT, 2 frames a patch"

@@ -2,15 +2,12 @@
 
 The films are cut together from the videos of a folder, none of which the weights may have been trained on or their
 threshold chosen with, and encoded as H.264; annotated videos can be added. A transition counts as found by the rule of
-`linvt.processors.shot_evaluation`. F1 of cuts and of gradual transitions each take all false alarms as theirs. Frames
-per second include decoding; the detectors take turns, file by file. Exit code 1 unless AutoShot's F1 is above that of
-the better other detector and it misses no cut that this one finds.
-
-    pip install scenedetect opencv-python-headless
-    python docs/benchmarks/shot_detection.py --videos my_videos [--annotated montage.json ...]
-
-An annotation is a JSON file with the name of a video beside it and its shots, first and last frame of each:
-`{"file": "montage.mp4", "shots": [{"start": 0, "end": 74}, ...]}`.
+`linvt.processors.shots.shot_evaluation`. F1 of cuts and of gradual transitions each take all false alarms as theirs.
+Frames per second include decoding; the detectors take turns, file by file. Exit code 1 unless AutoShot's F1 is above
+that of the better other detector and it misses no cut that this one finds. pip install scenedetect opencv-python-
+headless python docs/benchmarks/shot_detection.py --videos my_videos [--annotated montage.json ...] An annotation is a
+JSON file with the name of a video beside it and its shots, first and last frame of each: `{"file": "montage.mp4",
+"shots": [{"start": 0, "end": 74}, ...]}`.
 """
 
 import argparse
@@ -27,9 +24,9 @@ import numpy as np
 from scenedetect import AdaptiveDetector, ContentDetector, detect
 from tqdm import tqdm
 
-from linvt.processors.shot_detection import load_shot_detector
-from linvt.processors.shot_evaluation import Scene, TransitionCounts, match_transitions
-from linvt.processors.video_reading import read_video
+from linvt.processors.shots.shot_detection import load_shot_detector
+from linvt.processors.shots.shot_evaluation import Scene, TransitionCounts, match_transitions
+from linvt.processors.video.video_reading import read_video
 
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))

@@ -7,7 +7,7 @@ from functools import cache
 from small_world.questions import Question
 from transformers import PreTrainedTokenizerBase
 
-from linvt.processors.video_chat_collator import IGNORED
+from linvt.training.video_chat_collator import IGNORED
 
 
 @dataclass

@@ -15,8 +15,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.training_stages import freeze_for_alignment, lora_for_instruction
-from linvt.video_sft_trainer import VideoSFTTrainer
+from linvt.training.training_stages import freeze_for_alignment, lora_for_instruction
+from linvt.training.video_sft_trainer import VideoSFTTrainer
 
 
 @dataclass

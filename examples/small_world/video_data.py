@@ -18,8 +18,8 @@ from small_world.small_image_llm import PIXELS
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from linvt.image_llm_families import image_llm_family
-from linvt.processors.frame_selection import shot_frame_indices
+from linvt.image_llms.family_table import image_llm_family
+from linvt.processors.video.frame_selection import shot_frame_indices
 
 
 FRAMES_PER_SECOND = 10

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from linvt.processors.video_reading import read_video
+from linvt.processors.video.video_reading import read_video
 
 
 def invented_scene(
@@ -92,7 +92,7 @@ class Footage:
     Videos split where neighbours differ so much that there may be a cut. A dissolve is not seen: give videos without.
 
     Args:
-        files (`Sequence[Path]`): Videos that `linvt.processors.video_reading.read_video` reads.
+        files (`Sequence[Path]`): Videos that `linvt.processors.video.video_reading.read_video` reads.
         height (`int`), width (`int`): Pixels that are kept of each frame, three bytes for each: 1.4 GB for an hour of
             25 frames per second at 54 x 96.
     """

@@ -32,7 +32,7 @@ class Film(NamedTuple):
 
     @property
     def scenes(self) -> list[tuple[int, int]]:
-        """First and last frame of each shot, as `linvt.processors.shot_evaluation` counts them."""
+        """First and last frame of each shot, as `linvt.processors.shots.shot_evaluation` counts them."""
         starts = [0, *(transition.last + 1 for transition in self.transitions)]
         ends = [*(transition.first - 1 for transition in self.transitions), len(self.frames) - 1]
         return list(zip(starts, ends, strict=True))

@@ -18,8 +18,8 @@ from linvt.conversion.checkpoint_kinds import (
     stated,
 )
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
-from linvt.processors.image_processing_molmo import MolmoImageProcessor
-from linvt.processors.processing_molmo import MolmoProcessor
+from linvt.processors.port_processors.image_processing_molmo import MolmoImageProcessor
+from linvt.processors.port_processors.processing_molmo import MolmoProcessor
 
 
 _VIT = "model.vision_backbone.image_vit."

@@ -12,7 +12,7 @@ from linvt.configuration.configuration_qwen_vl import QwenVLConfig
 from linvt.conversion.checkpoint_kinds import CheckpointKind, KeyRule, Shapes, stated
 from linvt.conversion.tiktoken_tokenizer import qwen_tokenizer
 from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
-from linvt.processors.processing_qwen_vl import QwenVLProcessor
+from linvt.processors.port_processors.processing_qwen_vl import QwenVLProcessor
 
 
 # In the order of their ids, after the vocabulary.

@@ -28,8 +28,8 @@ from linvt.conversion.checkpoint_kinds import (
 )
 from linvt.conversion.siglip_tower import siglip_config
 from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
-from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
-from linvt.processors.processing_xgen_mm import ADDED_TOKENS, XGenMMProcessor, chat_template
+from linvt.processors.port_processors.image_processing_xgen_mm import XGenMMImageProcessor
+from linvt.processors.port_processors.processing_xgen_mm import ADDED_TOKENS, XGenMMProcessor, chat_template
 
 
 _VISION, _PERCEIVER, _LANGUAGE = "vlm.vision_encoder.", "vlm.vision_tokenizer.", "vlm.lang_model."

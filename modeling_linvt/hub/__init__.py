@@ -1,1 +1,1 @@
-"""Checkpoints for the Hub: their formats, their cards, and how they get there."""
+"""Publishes models on the Hub: formats of checkpoints, model cards, and pushing them."""

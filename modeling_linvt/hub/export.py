@@ -15,12 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from linvt.checkpoints.light_checkpoint import ADAPTER, LIGHT_PARTS, light_tensors
+from linvt.checkpoints.safe_weights import PICKLES
 from linvt.hub.model_card import write_model_card
 from linvt.hub.self_contained import save_self_contained
-from linvt.light_checkpoint import ADAPTER, LIGHT_PARTS, light_tensors
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.safe_weights import PICKLES
 
 
 FORMATS = ("full", "light", "self-contained")

@@ -18,7 +18,7 @@ from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.hub.card_snippets import snippets
 from linvt.hub.model_records import RECORD_FILES, Evaluation, TrainingStage, read_records
 from linvt.hub_cards import AUTOSHOT_CARD, TEMPLATE
-from linvt.processors.autoshot_files import AUTOSHOT_SUBFOLDER, AUTOSHOT_WEIGHTS
+from linvt.processors.shots.autoshot_files import AUTOSHOT_SUBFOLDER, AUTOSHOT_WEIGHTS
 
 
 LINVT = """Gao, Zhong, Zeng, Tan, Li and Zhao: *LinVT: Empower Your Image-level Large Language Model to Understand \

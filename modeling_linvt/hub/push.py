@@ -14,8 +14,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from linvt.checkpoints.safe_weights import PICKLES
 from linvt.hub.lost_connection import HTTPError, connection_advice, http_error, lost_connection
-from linvt.safe_weights import PICKLES
 
 
 FRESH_FILES = {".gitattributes"}  # what the Hub itself puts into a new repository

@@ -1,1 +1,1 @@
-"""Image-LLMs that Transformers lacks, built from its parts."""
+"""Ports image-LLMs that Transformers lacks, built from its parts."""

@@ -9,11 +9,11 @@ from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 from linvt.ports.modeling_qwen_vl import QwenVLForConditionalGeneration
 from linvt.ports.modeling_xgen_mm import XGenMMForConditionalGeneration
 from linvt.ports.port_registration import register_port
-from linvt.processors.image_processing_molmo import MolmoImageProcessor
-from linvt.processors.image_processing_xgen_mm import XGenMMImageProcessor
-from linvt.processors.processing_molmo import MolmoProcessor
-from linvt.processors.processing_qwen_vl import QwenVLProcessor
-from linvt.processors.processing_xgen_mm import XGenMMProcessor
+from linvt.processors.port_processors.image_processing_molmo import MolmoImageProcessor
+from linvt.processors.port_processors.image_processing_xgen_mm import XGenMMImageProcessor
+from linvt.processors.port_processors.processing_molmo import MolmoProcessor
+from linvt.processors.port_processors.processing_qwen_vl import QwenVLProcessor
+from linvt.processors.port_processors.processing_xgen_mm import XGenMMProcessor
 
 
 # Configuration, model, and what it has of its own for its inputs. Mipha has the processor of LLaVA, and Qwen-VL the

@@ -1,1 +1,0 @@
-"""What differs between families of image-LLMs, one file per way in which a picture goes in."""

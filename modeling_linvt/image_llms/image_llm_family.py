@@ -1,0 +1,183 @@
+"""The default family, and what all families share.
+
+The default stands on the contract that most image-text-to-text classes of Transformers keep:
+`get_image_features(pixel_values=...).pooler_output` gives the visual tokens after the projector, and the LLM takes
+`inputs_embeds`. Everything else is left to the image-LLM itself.
+"""
+
+import inspect
+import math
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+class ImageLLMFamily:
+    """The default family: one image in, one `(tokens, channels)` out."""
+
+    fills_images = False
+    """Whether the image-LLM must put images into a prompt with videos itself, since it does more than replace their
+    placeholders: deep features for its lower layers, markers around them."""
+
+    looks_up_ids = False
+    """Whether the LLM needs the ids of a prompt beside its embeddings, since its layers look words up once more."""
+
+    def __init__(self, image_llm: PreTrainedModel):
+        self.image_llm = image_llm
+
+    def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
+        """
+        Visual tokens of frames, after the projector, without tiling.
+
+        Args:
+            clips (`torch.Tensor` of shape `(clips, frames per clip, 3, height, width)`): Normalised frames, those of a
+                clip to be encoded as one.
+
+        Returns:
+            `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
+
+        Raises:
+            `ValueError`: If the vision encoder cannot take in so many frames as one, or frames of this size.
+        """
+        return stack_images(self.visual_tokens(self.frame_inputs(clips)), len(clips))
+
+    def frame_inputs(self, clips: torch.Tensor) -> dict:
+        """What `get_image_features` takes for frames, each of them one whole image; `clips` as above."""
+        return {"pixel_values": self._single_frames(clips)}
+
+    def visual_tokens(self, image_inputs: dict) -> torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]:
+        """Tokens after the projector, as the image-LLM gives them: one tensor, or one per image."""
+        return self.encoder_owner().get_image_features(**image_inputs, return_dict=True).pooler_output
+
+    def encoder_owner(self) -> nn.Module:
+        """The module with `get_image_features` and its arguments: the image-LLM, or the model without a head."""
+        for module in (self.image_llm, self.image_llm.base_model):
+            method = getattr(module, "get_image_features", None)
+            # A method that only passes on what it is given (`*args`) does not name its arguments.
+            if method is not None and "args" not in inspect.signature(method).parameters:
+                return module
+        raise ValueError(f"{type(self.image_llm).__name__} has no get_image_features(pixel_values).")
+
+    def _single_frames(self, clips: torch.Tensor) -> torch.Tensor:
+        if clips.shape[1] != 1:
+            raise ValueError(
+                f"frames_per_patch is {clips.shape[1]}, but the encoder of {self.image_llm.config.model_type!r} takes "
+                "in frames one by one; set config.frames_per_patch = 1."
+            )
+        return clips[:, 0]
+
+    def blank_frame_size(self) -> tuple[int, int]:
+        """Height and width in pixels of a small frame that the vision encoder takes."""
+        size = getattr(self.image_llm.config.vision_config, "image_size", 336)
+        return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+
+    def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of a frame of `height` x `width` pixels; one row if they form no grid."""
+        rows = max(round(math.sqrt(num_tokens * height / width)), 1)
+        return (rows, num_tokens // rows) if num_tokens % rows == 0 else (1, num_tokens)
+
+    def decoder(self) -> nn.Module | None:
+        """The layers of the language model, which LoRA is for."""
+        return self.image_llm.get_decoder()
+
+    def _language_parts(self) -> list[torch.nn.Module]:
+        language = (self.decoder(), self.image_llm.get_output_embeddings())
+        # A model that does not know its decoder returns itself or its base, which hold the encoder too.
+        whole = (None, self.image_llm, self.image_llm.base_model)
+        return [module for module in language if all(module is not other for other in whole)]
+
+    def has_trainable_encoder(self) -> bool:
+        """Whether a weight outside the language model learns: the vision encoder or the projector."""
+        spared = {id(parameter) for module in self._language_parts() for parameter in module.parameters()}
+        return any(
+            parameter.requires_grad and id(parameter) not in spared for parameter in self.image_llm.parameters()
+        )
+
+    def encoder_tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and persistent buffers outside the language model: the vision encoder's and the projector's."""
+        language = [module.state_dict(keep_vars=True) for module in self._language_parts()]
+        spared = {id(tensor) for tensors in language for tensor in tensors.values()}
+        tensors = self.image_llm.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in tensors.items() if id(tensor) not in spared}
+
+    def image_input_names(self, inputs: dict) -> set[str]:
+        """Names among `inputs` that describe images: those that `get_image_features` takes."""
+        return set(inputs) & set(inspect.signature(self.encoder_owner().get_image_features).parameters)
+
+    def image_features(self, inputs: dict) -> torch.Tensor:
+        """Visual tokens of the images in `inputs`, the image-LLM's own way: `(tokens of all images, channels)`."""
+        features = self.visual_tokens({name: inputs[name] for name in self.image_input_names(inputs)})
+        if isinstance(features, torch.Tensor):
+            return features.flatten(0, -2)
+        return torch.cat([image.flatten(0, -2) for image in features])
+
+    def embed_words(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings of the words of a prompt with videos, `(batch, length, channels)`."""
+        return self.image_llm.get_input_embeddings()(input_ids)
+
+    def llm_inputs(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        is_image: torch.Tensor,
+        is_video: torch.Tensor,
+        inputs: dict,
+    ) -> dict:
+        """
+        What the LLM needs beside the embeddings of a prompt with videos.
+
+        Args:
+            is_image, is_video (`torch.BoolTensor` of shape `(batch, length)`): Where the tokens of images and videos
+                stand.
+            inputs (`dict`): The other inputs of the image-LLM, such as the sizes of the images.
+        """
+        owner = self.rope_owner()
+        if owner is not None:
+            # Images keep their axes; video tokens are mixtures without a place, so they count on like text.
+            takes = inspect.signature(owner.get_rope_index).parameters
+            images = {name: inputs[name] for name in self.image_input_names(inputs) & set(takes)}
+            positions, deltas = self.count_positions(input_ids, attention_mask, is_image, images)
+            owner.rope_deltas = deltas  # where the image-LLM looks when it goes on from the cache
+            return {"position_ids": positions}
+        takes = inspect.signature(self.image_llm.forward).parameters
+        # Images keep their attention in both directions where a model has that. Video tokens come in the order of
+        # time, and a longer prompt must not change what stands before it: they are read like text.
+        return {name: is_image.int() for name in ("token_type_ids", "mm_token_type_ids") if name in takes}
+
+    def answer_inputs(self, labels: torch.Tensor) -> dict:
+        """What the LLM needs to know of the answers in a prompt with videos; `labels` are -100 on what is none."""
+        return {}
+
+    def rope_owner(self) -> nn.Module | None:
+        """The module that counts positions of several axes (M-RoPE), if there is one."""
+        modules = (self.image_llm, self.image_llm.base_model)
+        return next((module for module in modules if callable(getattr(module, "get_rope_index", None))), None)
+
+    def count_positions(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, is_image: torch.Tensor, images: dict
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions, and what a row's next one differs by from its length, as `get_rope_index` gives them."""
+        return self.rope_owner().get_rope_index(
+            input_ids, mm_token_type_ids=is_image.int(), attention_mask=attention_mask, **images
+        )
+
+    def image_token_id(self) -> int:
+        """Id of the placeholder of an image's tokens."""
+        return self.image_llm.config.image_token_id
+
+
+def stack_images(
+    features: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...], num_images: int
+) -> torch.Tensor:
+    """Tokens of images of one size, which may come one by one or all in one row, as `(images, tokens, channels)`."""
+    if len(features) == 1 != num_images:
+        features = features[0]
+    elif not isinstance(features, torch.Tensor):
+        features = torch.stack(list(features))
+    if features.dim() == 2 and num_images:
+        return features.unflatten(0, (num_images, -1))
+    return features
+
+
+__all__ = ["ImageLLMFamily", "stack_images"]

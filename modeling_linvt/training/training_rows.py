@@ -1,0 +1,144 @@
+"""Rows of a training data set, in TRL's conversational forms, read and checked; what is wrong with one names its row.
+
+A row is `{"messages": [...]}`, or `{"prompt": [...], "completion": [...]}` of which only the completion is learnt.
+Messages hold text as a string or as parts; a video or an image part names its file or frames itself
+(`{"type": "video", "video": path}`) or is filled from the columns `videos` and `images`, in order.
+"""
+
+from collections.abc import Sequence
+
+from linvt.processors.prompts.chat_visuals import IMAGE_KEYS, VIDEO_KEYS, ChatVisuals, chat_visuals
+
+
+_SOURCES = {"video": VIDEO_KEYS, "image": IMAGE_KEYS}
+_TEXT_PART = '{"type": "text", "text": ...}'
+
+ROW_NUMBER = "row_number"
+"""The column that says which row of the data set a row is, however the data set was shuffled."""
+
+
+class BadRowError(ValueError):
+    """
+    A row cannot be trained on.
+
+    Args:
+        reason (`str`): What was found, and what was expected.
+        row_number (`int`, *optional*): Which row of the data set it is.
+    """
+
+    def __init__(self, reason: str, row_number: int | None = None):
+        super().__init__(reason if row_number is None else f"Row {row_number}: {reason}")
+        self.reason, self.row_number = reason, row_number
+
+
+def number_rows(dataset):
+    """
+    The data set with a column `row_number`, so that errors name rows as the data set has them, whatever the order.
+
+    Args:
+        dataset (`datasets.Dataset` or `list[dict]`): Not yet shuffled. One that has the column stays as it is.
+    """
+    if isinstance(dataset, list):
+        return [{ROW_NUMBER: number, **row} for number, row in enumerate(dataset)]
+    if ROW_NUMBER in dataset.column_names:
+        return dataset
+    return dataset.add_column(ROW_NUMBER, list(range(len(dataset))))
+
+
+def read_row(row: dict) -> tuple[ChatVisuals, int]:
+    """
+    The conversation of a row, and the number of the message from which on answers are learnt.
+
+    Raises:
+        [`BadRowError`]: If the row has another form, an answer is missing or empty, or videos and images do not match
+            their places in the messages.
+    """
+    messages, first_answer = _messages(row)
+    visuals = {kind: list(row.get(f"{kind}s") or []) for kind in _SOURCES}
+    given = {kind: len(found) for kind, found in visuals.items()}
+    messages = [_with_parts(message, number, visuals, given) for number, message in enumerate(messages)]
+    for kind, left in visuals.items():
+        if left:
+            raise BadRowError(
+                f"the column '{kind}s' has {given[kind]}, but the messages have empty places "
+                f'({{"type": "{kind}"}}) for {given[kind] - len(left)} of them.'
+            )
+    _check_answers(messages, first_answer)
+    try:
+        return chat_visuals(messages), first_answer
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
+
+
+class RowVideos(Sequence):
+    """The videos of every row of a data set, read when they are asked for: `videos[i]` is a list."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> list:
+        return read_row(self.dataset[index])[0].videos
+
+
+def _messages(row: dict) -> tuple[list, int]:
+    if row.get("messages") is not None:
+        parts = [row["messages"]]
+    elif row.get("prompt") is not None and row.get("completion") is not None:
+        parts = [row["prompt"], row["completion"]]
+    else:
+        raise BadRowError(
+            f"it has the columns {sorted(set(row) - {ROW_NUMBER})}; expected 'messages', or 'prompt' and 'completion'."
+        )
+    for part in parts:
+        if not isinstance(part, (list, tuple)) or not all(isinstance(message, dict) for message in part):
+            raise BadRowError(f"a conversation was given as {type(part).__name__}; expected a list of messages.")
+    return [message for part in parts for message in part], len(parts[0]) if len(parts) == 2 else 0
+
+
+def _with_parts(message: dict, number: int, visuals: dict[str, list], given: dict[str, int]) -> dict:
+    """A message whose content is a list of parts, without keys that are `None`, which Arrow puts into every part."""
+    message = {name: value for name, value in message.items() if value is not None}
+    content = message.get("content", [])
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    for part in content:
+        if not isinstance(part, dict) or (part.get("type") == "text" and not isinstance(part.get("text"), str)):
+            raise BadRowError(f"message {number} has the part {part!r}; expected {_TEXT_PART} or such.")
+        if message.get("role") != "user" and part.get("type") != "text":
+            raise BadRowError(
+                f"message {number} of role {message.get('role')!r} holds more than text; only users may."
+            )
+    return {**message, "content": [_filled(part, number, visuals, given) for part in content]}
+
+
+def _filled(part: dict, number: int, visuals: dict[str, list], given: dict[str, int]) -> dict:
+    part = {name: value for name, value in part.items() if value is not None}
+    kind = part.get("type")
+    if kind not in _SOURCES:
+        return part
+    named = [name for name in _SOURCES[kind] if name in part]
+    if len(named) > 1:
+        raise BadRowError(f"a {kind} of message {number} is named {len(named)} times ({', '.join(named)}).")
+    if named:
+        return part
+    if not visuals[kind]:
+        raise BadRowError(
+            f"message {number} has a place for a {kind} and there is none for it: the part names none, and the column "
+            f"'{kind}s' has {given[kind]}."
+        )
+    return {**part, kind: visuals[kind].pop(0)}
+
+
+def _check_answers(messages: list[dict], first_answer: int) -> None:
+    answers = [number for number in range(first_answer, len(messages)) if messages[number].get("role") == "assistant"]
+    if not answers:
+        raise BadRowError("it has no answer to learn: no message of role 'assistant'.")
+    for number in answers:
+        if not "".join(part.get("text", "") for part in messages[number]["content"]).strip():
+            raise BadRowError(f"the answer in message {number} is empty.")
+
+
+__all__ = ["ROW_NUMBER", "BadRowError", "RowVideos", "number_rows", "read_row"]

@@ -1,0 +1,1 @@
+"""Turns frame tokens into video tokens: LinVT (SVR and TTA) and RED-VILLM."""

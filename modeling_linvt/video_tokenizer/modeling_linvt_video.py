@@ -1,0 +1,234 @@
+"""The video tokenizer: frame tokens in, a few video tokens out, each of them a weighted average of frame tokens.
+
+Everything here computes *weights*: selection, pooling and attention are matrices whose rows are non-negative and sum
+to 1, and so is their product W. The frame tokens V are touched in one place, the last line of `forward`: `W @ V`. That
+makes the module linear in the sense of the paper (Sec. 3.2) and gives the image-LLM inputs of the kind it knows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
+from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
+from linvt.video_tokenizer.token_refiner import TokenRefiner
+from linvt.video_tokenizer.video_attention import RMSNorm, full_precision, sinusoidal_features
+
+
+@dataclass
+class LinVTVideoOutput(ModelOutput):
+    """
+    Args:
+        video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, embedding_size)`):
+            What the LLM sees of each video, in the order of the mean time of the frame tokens that each is made of
+            (without TTA, scale after scale).
+        token_weights (`torch.FloatTensor` of shape `(videos, num_video_tokens, frames * tokens per frame)`):
+            W, returned with `output_token_weights=True`: `video_tokens == W @ V` with V the frame tokens. Rows are
+            non-negative and sum to 1.
+        token_scores (`torch.FloatTensor` of shape `(videos, frames * tokens per frame)`, *optional*):
+            Significance scores of SVR (Sec. 3.2.1); `None` without SVR.
+    """
+
+    video_tokens: torch.Tensor
+    token_weights: torch.Tensor | None = None
+    token_scores: torch.Tensor | None = None
+
+
+class LinVTVideoModel(PreTrainedModel):
+    """
+    SVR, multi-scale token pooling and TTA (Fig. 2). It has no state beyond its weights and knows nothing of the
+    image-LLM but the width of its embeddings, so it can be saved, loaded and trained on its own.
+    """
+
+    config_class = LinVTVideoConfig
+    config: LinVTVideoConfig
+    base_model_prefix = "video_tokenizer"
+    main_input_name = "frame_tokens"
+    reads = "tokens"  # what it is given of the frames: tokens behind the projector, or features before it
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SpatioTemporalLayer", "CrossModalLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: LinVTVideoConfig):
+        super().__init__(config)
+        if config.use_svr or config.use_tta:  # the average tokens of Tab. 2 need no weights
+            self.token_norm = RMSNorm(config.embedding_size)
+            self.token_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
+            self.time_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
+            self.place_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
+        self.refiner = TokenRefiner(config) if config.use_svr else None
+        self.aggregator = TokenAggregator(config) if config.use_tta else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TokenRefiner):
+            init.normal_(module.score_weight, std=self.config.initializer_range)
+        elif isinstance(module, TokenAggregator):
+            init.normal_(module.queries, std=self.config.initializer_range)
+            module.init_moments()
+        elif isinstance(module, InstructionEncoder):
+            init.normal_(module.no_text, std=self.config.initializer_range)
+
+    def forward(
+        self,
+        frame_tokens: torch.Tensor,
+        grid: tuple[int, int],
+        frame_seconds: torch.Tensor,
+        shot_ids: torch.Tensor | None = None,
+        instruction_embeds: torch.Tensor | None = None,
+        instruction_mask: torch.Tensor | None = None,
+        output_token_weights: bool = False,
+    ) -> LinVTVideoOutput:
+        """
+        Args:
+            frame_tokens (`torch.Tensor` of shape `(videos, frames, rows * columns, embedding_size)`):
+                V, the visual tokens of the frames after the projector. Videos of one call have equally many frames;
+                there is no padding, so a video never depends on its neighbours.
+            grid (`tuple[int, int]`): Rows and columns of a frame's tokens.
+            frame_seconds (`torch.Tensor` of shape `(videos, frames)`): Time of each frame, in seconds.
+            shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot that each frame belongs to,
+                needed with `temporal_attention="shot"`.
+            instruction_embeds (`torch.Tensor` of shape `(videos, text_length, embedding_size)`, *optional*):
+                The LLM's input embeddings of the user's instruction, read with `text_conditioning`.
+            instruction_mask (`torch.BoolTensor` of shape `(videos, text_length)`, *optional*):
+                `True` on the tokens of the instruction; everywhere by default.
+            output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
+        """
+        num_videos, num_frames, tokens_per_frame, _ = frame_tokens.shape
+        if grid[0] * grid[1] != tokens_per_frame:
+            raise ValueError(f"A grid of {grid[0]} x {grid[1]} does not fit the {tokens_per_frame} tokens of a frame.")
+        if shot_ids is None:
+            if self.config.temporal_attention == "shot":
+                raise ValueError("temporal_attention is 'shot', so shot_ids must be given, one per frame.")
+            shot_ids = frame_seconds.new_zeros(frame_seconds.shape, dtype=torch.long)
+        if instruction_embeds is None:
+            instruction_embeds = frame_tokens.new_zeros(num_videos, 0, self.config.embedding_size)
+        if instruction_mask is None:
+            instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
+
+        tokens = frame_tokens.flatten(1, 2)
+        if self.refiner is None and self.aggregator is None:
+            return self._average_tokens(tokens, output_token_weights)
+        visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
+        scores = None
+        progress = _progress(frame_seconds).repeat_interleave(tokens_per_frame, 1)
+        if self.refiner is not None:
+            scores = self.refiner(visual, shot_ids)
+            kept = self.refiner.select(scores)  # (videos, kept tokens)
+            visual = visual.flatten(1, 2).take_along_dim(kept[..., None], 1)
+            progress = progress.take_along_dim(kept, 1)
+            kept_scores = scores.take_along_dim(kept, 1)
+            kept_tokens = tokens.take_along_dim(kept[..., None], 1)
+        else:
+            visual, kept_tokens = visual.flatten(1, 2), tokens
+            kept_scores = visual.new_zeros(visual.shape[:2], dtype=torch.float32)
+
+        if self.aggregator is not None:
+            weights = self._aggregation_weights(visual, kept_scores, progress, instruction_embeds, instruction_mask)
+            weights = _in_order_of_time(weights, progress)
+        else:
+            weights = self._pooling_weights(kept_scores)
+        token_weights = None
+        if output_token_weights:
+            token_weights = weights
+            if self.refiner is not None:
+                index = kept[:, None, :].expand_as(weights)
+                token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
+        # The only place where frame tokens are touched, but for the average tokens.
+        with full_precision(kept_tokens.device):
+            video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
+        return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
+
+    def blank_video(self, device: torch.device, dtype: torch.dtype) -> tuple:
+        """Inputs of `forward` that all its weights take part in: one frame of one token; see `rank_agreement.py`."""
+        frame_tokens = torch.zeros(1, 1, 1, self.config.embedding_size, device=device, dtype=dtype)
+        frame_seconds = torch.zeros(1, 1, device=device)
+        shot_ids = torch.zeros(1, 1, device=device, dtype=torch.long)
+        return frame_tokens, (1, 1), frame_seconds, shot_ids
+
+    def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:
+        """Projects the tokens to `hidden_size` and adds their time and place in the frame."""
+        rows, columns = grid
+        dtype, device = self.token_proj.weight.dtype, frame_tokens.device
+        size = self.config.hidden_size
+        # Time from half a second to four hours; progress, rows and columns as fractions, down to a 40th.
+        time = sinusoidal_features(frame_seconds, size // 4, 0.5, 14_400)
+        time = torch.cat([time, sinusoidal_features(_progress(frame_seconds), size // 4, 0.05, 2)], dim=-1)
+        time = time[:, :, None, :]
+        row = sinusoidal_features((torch.arange(rows, device=device) + 0.5) / rows, size // 4, 0.05, 2)
+        column = sinusoidal_features((torch.arange(columns, device=device) + 0.5) / columns, size // 4, 0.05, 2)
+        place = torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
+        positions = self.time_proj(time.to(dtype)) + self.place_proj(place.to(dtype))
+        return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
+
+    def _aggregation_weights(
+        self,
+        visual: torch.Tensor,
+        scores: torch.Tensor,
+        progress: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Weights of the kept tokens in each video token, with pooling where `multi_scale` puts it (Fig. 3)."""
+        config, device, num_kept = self.config, visual.device, visual.shape[1]
+        pools: list[torch.Tensor | None] = [None]
+        if config.multi_scale in ("multi_b", "multi_c"):
+            pools = [average_pooling_matrix(num_kept, window, device) for window in config.pooling_windows]
+            if config.multi_scale == "multi_b":
+                pools = [torch.cat(pools)]
+        visuals = [visual if pool is None else pool.to(visual.dtype) @ visual for pool in pools]
+        with full_precision(device):
+            biases, moments = (
+                [values if pool is None else values @ pool.T for pool in pools] for values in (scores, progress)
+            )
+        maps = self.aggregator(visuals, biases, moments, embeds, mask)
+        with full_precision(device):
+            if config.multi_scale == "multi_a":
+                pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
+                return torch.cat(pools) @ maps[0]
+            return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
+
+    def _average_tokens(self, tokens: torch.Tensor, output_token_weights: bool) -> LinVTVideoOutput:
+        """The naive baseline of Tab. 2: each video token is the plain mean of one even window of frame tokens."""
+        weights = even_pooling_matrix(tokens.shape[1], self.config.num_video_tokens, tokens.device)
+        with full_precision(tokens.device):
+            # In float32, since 1 / n rounded to bfloat16 would scale all tokens alike.
+            video_tokens = (weights @ tokens.float()).to(tokens.dtype)
+        weights = weights.expand(len(tokens), -1, -1)
+        return LinVTVideoOutput(video_tokens=video_tokens, token_weights=weights if output_token_weights else None)
+
+    def _pooling_weights(self, scores: torch.Tensor) -> torch.Tensor:
+        """SVR alone (Tab. 2): each video token is the score-weighted average of one window of kept tokens."""
+        scales = self.config.num_queries if self.config.multi_scale == "multi_c" else [self.config.num_video_tokens]
+        masks = torch.cat([window_masks(scores.shape[1], number, scores.device) for number in scales])
+        return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
+
+
+def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Tensor:
+    """
+    The rows of W in the order of when, on average, what they mix is seen: an LLM reads from the order of its tokens
+    what comes first. The order is no more than that of the rows; nothing in them changes.
+    """
+    with full_precision(weights.device):
+        when = (weights.detach() @ progress[..., None])[..., 0]
+    return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
+
+
+def _progress(frame_seconds: torch.Tensor) -> torch.Tensor:
+    """When in its video each frame is, 0 the first and 1 the last, float32 `(videos, frames)`; of a single frame 0."""
+    frame_seconds = frame_seconds.float()
+    first, last = frame_seconds.amin(1, keepdim=True), frame_seconds.amax(1, keepdim=True)
+    return (frame_seconds - first) / (last - first).clamp(min=1e-3)
+
+
+__all__ = ["LinVTVideoModel", "LinVTVideoOutput"]

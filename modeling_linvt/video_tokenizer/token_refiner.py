@@ -1,0 +1,101 @@
+"""SVR, the spatio-temporal visual token refiner (Sec. 3.2.1): scores every frame token, keeps the best."""
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.video_attention import FeedForward, RMSNorm, VideoAttention, full_precision
+
+
+class SpatioTemporalLayer(GradientCheckpointingLayer):
+    """Self-attention inside each frame, then at each place of the frame over time, then a feed-forward layer."""
+
+    def __init__(self, config: LinVTVideoConfig):
+        super().__init__()
+        self.spatial_norm = RMSNorm(config.hidden_size)
+        self.spatial_attention = VideoAttention(config)
+        self.temporal_norm = RMSNorm(config.hidden_size)
+        self.temporal_attention = VideoAttention(config)
+        self.feed_forward_norm = RMSNorm(config.hidden_size)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: torch.Tensor, num_frames: int, shots: list[torch.Tensor] | None) -> torch.Tensor:
+        """
+        Args:
+            hidden (`torch.Tensor` of shape `(frames of all videos, tokens per frame, hidden_size)`).
+            num_frames (`int`): Frames of each video.
+            shots (`list[torch.LongTensor]`, *optional*, each of shape `(shots, frames of a shot)`): Frames that attend
+                to each other over time; together they hold every frame once. Whole videos by default.
+        """
+        hidden = hidden + self.spatial_attention(self.spatial_norm(hidden))
+        normed = self.temporal_norm(hidden)
+        if shots is None:
+            hidden = hidden + self._attend_over_time(normed.unflatten(0, (-1, num_frames))).flatten(0, 1)
+        else:
+            temporal = torch.empty_like(hidden)
+            for group in shots:
+                temporal[group] = self._attend_over_time(normed[group]).to(temporal.dtype)
+            hidden = hidden + temporal
+        return hidden + self.feed_forward(self.feed_forward_norm(hidden))
+
+    def _attend_over_time(self, sequences: torch.Tensor) -> torch.Tensor:
+        """Attention at each place of the frame, `(sequences, frames, tokens per frame, hidden_size)` in and out."""
+        places = sequences.transpose(1, 2)
+        return self.temporal_attention(places.flatten(0, 1)).unflatten(0, places.shape[:2]).transpose(1, 2)
+
+
+class TokenRefiner(nn.Module):
+    """Spatio-temporal significance scores and the selection of the `top_k` best tokens of a video."""
+
+    def __init__(self, config: LinVTVideoConfig):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(SpatioTemporalLayer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size)
+        # A vector, not a Linear: what adapts or quantises linear layers must not take the scores out of float32.
+        self.score_weight = nn.Parameter(torch.zeros(config.hidden_size))
+
+    def forward(self, hidden: torch.Tensor, shot_ids: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            hidden (`torch.Tensor` of shape `(videos, frames, tokens per frame, hidden_size)`).
+            shot_ids (`torch.LongTensor` of shape `(videos, frames)`): Number of the shot that each frame belongs to.
+
+        Returns:
+            `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`: The scores.
+        """
+        num_videos, num_frames = shot_ids.shape
+        shots = self._shots(shot_ids) if self.config.temporal_attention == "shot" else None
+        hidden = hidden.flatten(0, 1)
+        for layer in self.layers:
+            hidden = layer(hidden, num_frames, shots)
+        hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
+        with full_precision(hidden.device):
+            return hidden.float() @ self.score_weight.float()
+
+    def select(self, scores: torch.Tensor) -> torch.Tensor:
+        """
+        Positions of the tokens that are kept, `(videos, min(top_k, tokens))`, back in the order of the video.
+
+        The best ones, but in training as many are drawn, without replacement, with odds of exp(score), which is what
+        a score multiplies the weight of its token by: a token that is never kept has no gradient, so one that was
+        dropped by mistake would stay so. To add Gumbel noise and take the best is to draw (Kool et al. 2019, Sec. 2).
+        """
+        num_kept = min(self.config.top_k, scores.shape[1])
+        if self.training:
+            scores = scores.detach() - torch.empty_like(scores).exponential_().log()
+        return scores.topk(num_kept, dim=1).indices.sort(dim=1).values
+
+    @staticmethod
+    def _shots(shot_ids: torch.Tensor) -> list[torch.Tensor]:
+        """Frames of each shot, numbered over all videos; shots of one length stand together."""
+        num_frames = shot_ids.shape[1]
+        frames_of_shot: dict[tuple[int, int], list[int]] = {}
+        for video, shots in enumerate(shot_ids.tolist()):
+            for frame, shot in enumerate(shots):
+                frames_of_shot.setdefault((video, shot), []).append(video * num_frames + frame)
+        shots_of_length: dict[int, list[list[int]]] = {}
+        for frames in frames_of_shot.values():
+            shots_of_length.setdefault(len(frames), []).append(frames)
+        return [torch.tensor(shots, device=shot_ids.device) for shots in shots_of_length.values()]

@@ -1,0 +1,1 @@
+"""Processes images and prompts for the ports, image-LLMs that Transformers lacks."""

@@ -1,0 +1,1 @@
+"""Expands chats into prompts: places of videos, their instructions, and the answers."""

@@ -1,0 +1,1 @@
+"""Detects shots: the AutoShot network, its weights, cuts, and contact sheets."""

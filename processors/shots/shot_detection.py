@@ -1,0 +1,68 @@
+"""Shot detection with trained AutoShot weights: frames of a video in, shots out."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig
+
+from linvt.configuration.configuration_autoshot import AutoShotConfig
+from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, find_autoshot
+from linvt.processors.shots.modeling_autoshot import AutoShotModel
+from linvt.processors.video.frame_selection import iter_shots
+
+
+_IMPORTED_IN = os.getpid()
+
+
+@lru_cache(maxsize=1)
+def load_shot_detector(
+    name_or_path: str | os.PathLike | None = None,
+) -> Callable[[Iterator[np.ndarray]], Iterator[tuple[int, int]]]:
+    """
+    Loads the weights; those of the last call are kept, so a data set of videos does not load them once per video.
+    (After new weights were saved under the same name: `load_shot_detector.cache_clear()`.)
+
+    Args:
+        name_or_path (`str` or `os.PathLike`, *optional*): Hub id or folder of trained AutoShot weights. By default
+            those that come with this package.
+
+    Returns:
+        `Callable`: From all frames of a video, uint8 RGB of shape `(27, 48, 3)`, to its shots as half-open ranges of
+        frames, in order, each as soon as its end is known.
+
+    Raises:
+        `FileNotFoundError`: If there are none.
+        `ValueError`: If the weights are not those of AutoShot, damaged, or not all of them: a network with random
+            weights would find shots too.
+    """
+    name_or_path = AUTOSHOT_WEIGHTS if name_or_path is None else name_or_path
+    # By its own class, and not through AutoConfig, which knows it only where `linvt` is installed.
+    fields, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    if fields.get("model_type") != AutoShotConfig.model_type:
+        raise ValueError(f"{name_or_path} holds a {fields.get('model_type')!r} model; give trained AutoShot weights.")
+    folder = find_autoshot(name_or_path)
+    options = {"config": AutoShotConfig.from_dict(fields), "use_safetensors": True, "output_loading_info": True}
+    try:
+        # In float32 whatever they are stored in: processors have no fast float16.
+        network, info = AutoShotModel.from_pretrained(folder, dtype=torch.float32, **options)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The AutoShot weights {folder / 'model.safetensors'} are damaged ({error}); get them again."
+        ) from error
+    if info["missing_keys"]:
+        raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
+
+    def detect_shots(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
+        if os.getpid() != _IMPORTED_IN:
+            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and waiting for them never ends
+        probabilities = network.iter_shot_probabilities(frames)
+        return iter_shots(probabilities, network.config.threshold, network.config.min_shot_frames)
+
+    return detect_shots
+
+
+__all__ = ["AUTOSHOT_WEIGHTS", "load_shot_detector"]

@@ -1,0 +1,1 @@
+"""Reads videos from files and URLs: frames with their times."""
