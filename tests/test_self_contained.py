@@ -214,7 +214,7 @@ def test_an_import_of_a_package_is_refused(monkeypatch):
             original(name) + ("from linvt.processors.video import video_reading\n" if "marks" in name else "")
         ),
     )
-    with pytest.raises(ValueError, match="linvt.processors is imported, but it is no module"):
+    with pytest.raises(ValueError, match="linvt.processors.video is imported, but it is no module"):
         carried_code()
 
 
