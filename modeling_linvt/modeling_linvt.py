@@ -7,7 +7,6 @@ their tokens into a few video tokens, and the image-LLM reads those as `inputs_e
 import copy
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
 from inspect import signature
 
 import torch
@@ -19,17 +18,17 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.assisted_decoding import embedded_as, is_assisted
+from linvt.backbone import LinVTBackbone
 from linvt.checkpoints.light_checkpoint import load_light
 from linvt.checkpoints.safe_weights import HUB_ARGUMENTS, safetensors_only
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
-from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family
+from linvt.forward_signature import forward_with_inputs
 from linvt.image_llms.image_llm_loading import (
     check_image_llm,
     check_image_llm_config,
@@ -37,34 +36,16 @@ from linvt.image_llms.image_llm_loading import (
     load_image_llm,
     spare_video_tokenizer,
 )
-from linvt.rank_agreement import ALONE, RankAgreement, weights_are_sharded
-from linvt.video_encoding import LinVTVideoFeatures, VideoEncodingMixin
+from linvt.llm_inputs import VIDEO, LLMInputsMixin
+from linvt.model_outputs import add_video_outputs
+from linvt.prompt_padding import pad_left
+from linvt.rank_agreement import RankAgreement, weights_are_sharded
+from linvt.video_inputs import VideoInputs
 from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 from linvt.video_tokenizer.modeling_red_villm import RedVillmVideoModel
 
 
-VIDEO = 2  # the value of a video token in Transformers' `mm_token_type_ids`; text is 0, images are 1
-
-
-@dataclass
-class LinVTCausalLMOutputWithPast(CausalLMOutputWithPast):
-    """
-    What the image-LLM returned for a prompt with videos, and:
-
-    Args:
-        contrastive_loss (`torch.FloatTensor`, *optional*, returned with `return_contrastive_loss=True`): A scalar, no
-            part of `loss`; see [`VideoTextContrast`].
-        video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`).
-        video_token_weights (`tuple[torch.FloatTensor]`, *optional*, returned with `output_token_weights=True`):
-            Per video W of shape `(num_video_tokens, frames * tokens per frame)`; see [`LinVTVideoOutput`].
-    """
-
-    contrastive_loss: torch.Tensor | None = None
-    video_tokens: torch.Tensor | None = None
-    video_token_weights: tuple[torch.Tensor, ...] | None = None
-
-
-class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, GenerationMixin):
+class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationMixin):
     """
     An image-LLM that understands videos.
 
@@ -147,11 +128,9 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
             image_llm_source=source,
         )
         config.video_tokenizer_config._attn_implementation = image_llm.config._attn_implementation
-        embeddings = image_llm.get_input_embeddings().weight
-        config.dtype = embeddings.dtype
+        config.dtype = image_llm.get_input_embeddings().weight.dtype
         model = cls(config, image_llm=image_llm)
-        model.video_tokenizer.to(device=embeddings.device, dtype=embeddings.dtype)
-        model.contrast.to(device=embeddings.device, dtype=embeddings.dtype)
+        model.place_added_parts()
         model.generation_config = copy.deepcopy(image_llm.generation_config)
         return model.train(image_llm.training)
 
@@ -196,6 +175,14 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         self.config.image_llm_weights = "inside"
         super().save_pretrained(save_directory, **kwargs)
 
+    def place_added_parts(self) -> None:
+        """Moves the video tokenizer to where the image-LLM embeds words, in the dtype of these embeddings."""
+        embeddings = self.get_input_embeddings().weight
+        # Offloaded weights are on the meta device, where fresh ones would be lost.
+        device = torch.device("cpu") if embeddings.is_meta else embeddings.device
+        for part in (self.video_tokenizer, self.contrast):
+            part.to(device=device, dtype=embeddings.dtype)
+
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.image_llm.get_input_embeddings()
 
@@ -211,13 +198,29 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
     def get_decoder(self) -> torch.nn.Module:
         return self.image_llm.get_decoder()
 
+    def get_encoder(self, modality: str | None = None) -> torch.nn.Module:
+        return self.image_llm.get_encoder(modality=modality)
+
+    @property
+    def base_model(self) -> LinVTBackbone:
+        """Returns this model without its head, for trainers that apply the head themselves."""
+        return LinVTBackbone(self)
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        """Returns the defaults of `generate`, which are the image-LLM's own too, since its `generate` runs."""
+        return self.image_llm.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig | None) -> None:
+        if "image_llm" in self._modules:  # the base class sets one before there is an image-LLM, which has its own
+            self.image_llm.generation_config = value
+
+    @forward_with_inputs(VideoInputs.names())
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        video_milliseconds: torch.LongTensor | None = None,
-        video_shot_ids: torch.LongTensor | None = None,
         instruction_turns: torch.LongTensor | None = None,
         mm_token_type_ids: torch.IntTensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -226,37 +229,33 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         **kwargs,
     ) -> ModelOutput | tuple:
         """
-        With videos, or the contrastive loss, a [`LinVTCausalLMOutputWithPast`], without what the image-LLM returns.
+        Runs the image-LLM on prompts of text, images and videos.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): The prompt, with the tokens of the image-LLM's
                 image placeholder where a video stands.
-            pixel_values_videos, video_milliseconds, video_shot_ids: The videos of all prompts in their order; see
-                [`~LinVTForConditionalGeneration.get_video_features`].
             instruction_turns (`torch.LongTensor` of shape `(batch, length)`): `i > 0` on the instruction and on the
                 videos of the i-th user turn that holds a video, 0 elsewhere. TTA reads no other text (Sec. 3.2.2).
             mm_token_type_ids (`torch.IntTensor` of shape `(batch, length)`): 2 on video tokens, 1 on images, else 0.
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): -100 where no loss is wanted.
+            output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W of each video.
             return_contrastive_loss (`bool`, *optional*, defaults to `False`): Whether to return the video-text
                 contrastive loss of the answers in `labels`. All ranks must agree on it.
-            kwargs: `video_frame_tokens` and `video_token_grid`, known tokens in place of `pixel_values_videos`; see
-                [`~LinVTForConditionalGeneration.get_video_features`]. All other inputs of the image-LLM, such as
-                `pixel_values` or the cache.
+            kwargs: The videos of all prompts in their order, as the fields of [`VideoInputs`] by name, and all other
+                inputs of the image-LLM, such as `pixel_values` or the cache.
+
+        Returns:
+            What the image-LLM returns; with videos, or the contrastive loss, also a [`LinVTCausalLMOutputWithPast`].
+
+        Raises:
+            `ValueError`: If videos, images and prompts do not fit each other.
         """
         if return_contrastive_loss and labels is None:
             raise ValueError("return_contrastive_loss needs labels, which say where the answers stand.")
-        learns = any(parameter.requires_grad for parameter in self.video_tokenizer.parameters())
-        ranks = RankAgreement(
-            sharded=weights_are_sharded(self),
-            needs_graph=labels is not None and self.training and torch.is_grad_enabled() and learns,
-            device=self.contrast.logit_scale.device,
-        )
+        ranks = self.rank_agreement(input_ids, trains=labels is not None)
         inputs, features = self.get_llm_inputs(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            pixel_values_videos=pixel_values_videos,
-            video_milliseconds=video_milliseconds,
-            video_shot_ids=video_shot_ids,
             instruction_turns=instruction_turns,
             mm_token_type_ids=mm_token_type_ids,
             output_token_weights=output_token_weights,
@@ -266,29 +265,20 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         if features is None and not ranks.zero.requires_grad and not return_contrastive_loss:
             return self.image_llm(labels=labels, **inputs)
         return_dict = inputs.pop("return_dict", None)
-        family = image_llm_family(self.image_llm)
         embeds = inputs.get("inputs_embeds")  # none without videos, where the prompt is the image-LLM's own
         if embeds is not None and labels is not None:
-            inputs |= family.answer_inputs(labels)
-        by_ids = embeds is not None and family.looks_up_ids
-        with self._embedded(input_ids, inputs, by_ids):
-            if by_ids:
-                inputs["input_ids"] = input_ids
+            inputs |= self.family.answer_inputs(labels)
+        with self.embedded_prompt(input_ids, inputs):
             outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
-        contrastive_loss = None
+        added = {}
         if return_contrastive_loss:
             pair = (None, None) if features is None else (embeds, mm_token_type_ids == VIDEO)
-            contrastive_loss = self.contrast(*pair, labels)
-        # By their names in this Transformers: the cache is `past_key_values` before 5.24 and `cache` from then on.
-        given = {field.name: outputs.get(field.name) for field in fields(CausalLMOutputWithPast)}
+            added["contrastive_loss"] = self.contrast(*pair, labels)
         if outputs.loss is not None:
-            given["loss"] = outputs.loss + ranks.zero.to(outputs.loss.device)
-        outputs = LinVTCausalLMOutputWithPast(
-            **given,
-            contrastive_loss=contrastive_loss,
-            video_tokens=None if features is None else features.pooler_output,
-            video_token_weights=None if features is None else features.token_weights,
-        )
+            added["loss"] = outputs.loss + ranks.zero.to(outputs.loss.device)
+        if features is not None:
+            added |= {"video_tokens": features.pooler_output, "video_token_weights": features.token_weights}
+        outputs = add_video_outputs(outputs, **added)
         return outputs.to_tuple() if return_dict is False else outputs
 
     @torch.no_grad()
@@ -300,153 +290,55 @@ class LinVTForConditionalGeneration(VideoEncodingMixin, PreTrainedModel, Generat
         **kwargs,
     ):
         """
-        The image-LLM's own `generate`, with all its decoding modes and arguments; it also takes the inputs of
-        [`~LinVTForConditionalGeneration.forward`]. Returns the prompt and the answer, as it does.
+        Runs the image-LLM's own `generate`, with all its decoding modes and arguments but `prefill_chunk_size`; it
+        also takes the inputs of [`~LinVTForConditionalGeneration.forward`].
+
+        Returns:
+            The prompt and the answer, as it does. Prompts with videos that are padded on the right come back padded
+            on the left, as a language model goes on from the last place.
         """
         prompt = input_ids if inputs is None else inputs
+        defaults = generation_config or self.generation_config
+        if any(kwargs.get(name) is not None for name in VideoInputs.names()):
+            if kwargs.get("prefill_chunk_size", defaults.prefill_chunk_size) is not None:
+                raise ValueError(
+                    "prefill_chunk_size cuts prompts by their ids, but videos stand in them as embeddings; leave it "
+                    "out."
+                )
+            prompt, kwargs = pad_left(prompt, kwargs)
         llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
         llm_inputs.pop("input_ids", None)
-        assisted = is_assisted(generation_config or self.generation_config, kwargs)
-        by_ids = assisted or "inputs_embeds" not in signature(self.image_llm.prepare_inputs_for_generation).parameters
-        own_config = self.image_llm.generation_config
-        self.image_llm.generation_config = self.generation_config  # the defaults are this model's
-        try:
-            with self._embedded(prompt, llm_inputs, by_ids):
-                # `input_ids` stay beside `inputs_embeds`: the output starts with the prompt, and penalties see it.
-                return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
-        finally:
-            self.image_llm.generation_config = own_config
-
-    def _embedded(self, prompt: torch.Tensor, llm_inputs: dict, by_ids: bool) -> AbstractContextManager:
-        """Takes `inputs_embeds` out of the inputs where the LLM shall be given ids, which it then embeds as these."""
-        by_ids = by_ids or image_llm_family(self.image_llm).looks_up_ids
-        if not by_ids or "inputs_embeds" not in llm_inputs:
-            return nullcontext()
-        is_word = prompt != image_llm_family(self.image_llm).image_token_id()
-        return embedded_as(self.get_input_embeddings(), prompt, llm_inputs.pop("inputs_embeds"), is_word)
+        by_ids = "inputs_embeds" not in signature(self.image_llm.prepare_inputs_for_generation).parameters
+        with self.embedded_prompt(prompt, llm_inputs, by_ids=by_ids or is_assisted(defaults, kwargs)):
+            # `input_ids` stay beside `inputs_embeds`: the output starts with the prompt, and penalties see it.
+            llm_inputs.pop("input_ids", None)
+            return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
 
     def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
-        """The image-LLM's own; `generate` is delegated to it."""
+        """Calls the image-LLM's own; `generate` is delegated to it."""
         return self.image_llm.prepare_inputs_for_generation(*args, **kwargs)
 
-    def get_llm_inputs(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        video_milliseconds: torch.LongTensor | None = None,
-        video_shot_ids: torch.LongTensor | None = None,
-        instruction_turns: torch.LongTensor | None = None,
-        mm_token_type_ids: torch.IntTensor | None = None,
-        output_token_weights: bool = False,
-        video_frame_tokens: torch.Tensor | None = None,
-        video_token_grid: torch.Tensor | None = None,
-        ranks: RankAgreement = ALONE,
-        **kwargs,
-    ) -> tuple[dict, LinVTVideoFeatures | None]:
+    def embedded_prompt(
+        self, prompt: torch.Tensor | None, llm_inputs: dict, by_ids: bool = False
+    ) -> AbstractContextManager:
         """
-        Inputs of the image-LLM, and what was made of the videos. Without videos the inputs are passed on as they
-        came. With videos, everything in the prompt becomes `inputs_embeds`, with `position_ids` where the image-LLM
-        needs them. For the arguments see [`~LinVTForConditionalGeneration.forward`].
+        Prepares a call of the image-LLM. Where it must be given ids, `inputs_embeds` give way to them, and its
+        embedding layer gives these embeddings until the context ends.
         """
-        videos = pixel_values_videos if video_frame_tokens is None else video_frame_tokens
-        if videos is None and not ranks.sharded:
-            self._pass_blanks(ranks)
-            given = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_token_type_ids": mm_token_type_ids}
-            return kwargs | {name: value for name, value in given.items() if value is not None}, None
-        if videos is not None:
-            self._check_video_inputs(input_ids, videos, video_milliseconds, instruction_turns, mm_token_type_ids)
-        family = image_llm_family(self.image_llm)
-        is_video = mm_token_type_ids == VIDEO if videos is not None else torch.zeros_like(input_ids, dtype=torch.bool)
-        is_image = (input_ids == self.config.image_llm_config.image_token_id) & ~is_video
-        num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
-        # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
-        replaced = is_video if family.fills_images else is_image | is_video
-        embeds = family.embed_words(input_ids.masked_fill(replaced, 0))
-        is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
-        features = None
-        if videos is not None:
-            features = self.get_video_features(
-                pixel_values_videos,
-                video_milliseconds,
-                video_shot_ids,
-                self._instruction_embeds(embeds, instruction_turns, is_video),
-                output_token_weights,
-                video_frame_tokens=video_frame_tokens,
-                video_token_grid=video_token_grid,
-                ranks=ranks,
-            )
-            video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
-            embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
-        else:
-            self._pass_blanks(ranks)
-            # With a video the gradient passes all layers of the LLM, so it must without one.
-            embeds = embeds + ranks.zero.to(embeds.device, embeds.dtype)
-        image_inputs = set()
-        if num_image_tokens > 0:
-            ranks.announce()
-            if not family.fills_images:
-                embeds = self._put_images(embeds, is_image, num_image_tokens, family, kwargs)
-                # The images are in the embeddings now; the image-LLM shall not look for them again.
-                image_inputs = family.image_input_names(kwargs)
-        ranks.finish(self._blank_image_tokens)
-        inputs = {name: value for name, value in kwargs.items() if name not in image_inputs}
-        inputs |= {"inputs_embeds": embeds, "attention_mask": attention_mask}
-        inputs |= family.llm_inputs(input_ids, attention_mask, is_image, is_video, kwargs)
-        return inputs, features
+        if "inputs_embeds" not in llm_inputs or not (by_ids or self.family.looks_up_ids):
+            return nullcontext()
+        llm_inputs["input_ids"] = prompt
+        is_word = prompt != self.family.image_token_id()
+        return embedded_as(self.get_input_embeddings(), prompt, llm_inputs.pop("inputs_embeds"), is_word)
 
-    def _put_images(
-        self, embeds: torch.Tensor, is_image: torch.Tensor, num_image_tokens: int, family: ImageLLMFamily, inputs: dict
-    ) -> torch.Tensor:
-        with self._encoder_grad():
-            images = family.image_features(inputs).to(embeds.device, embeds.dtype)
-        if len(images) != num_image_tokens:
-            raise ValueError(
-                f"The prompt has {num_image_tokens} image tokens, but the images give {len(images)}; make the "
-                "inputs with LinVTProcessor."
-            )
-        return embeds.masked_scatter(is_image[..., None], images)
-
-    def _instruction_embeds(
-        self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor
-    ) -> list[torch.Tensor] | None:
-        """Per video the embeddings of the instruction of its user turn, which no gradient reaches."""
-        if not self.config.video_tokenizer_config.text_conditioning:
-            return None
-        # Looked up on the CPU at once, as in `get_video_features`, and gathered in one go.
-        turns, is_video = instruction_turns.cpu(), is_video.cpu()
-        places = []
-        for row, (row_turns, row_video) in enumerate(zip(turns, is_video, strict=True)):
-            of_videos = row_turns[row_video].view(-1, self.config.num_video_tokens)[:, 0]
-            places += [((row_turns == turn) & ~row_video).nonzero()[:, 0] + row * len(row_turns) for turn in of_videos]
-        gathered = embeds.detach().flatten(0, 1)[torch.cat(places).to(embeds.device)]
-        return list(gathered.split([len(place) for place in places]))
-
-    def _check_video_inputs(
-        self,
-        input_ids: torch.LongTensor | None,
-        videos: torch.Tensor,
-        video_milliseconds: torch.Tensor | None,
-        instruction_turns: torch.Tensor | None,
-        mm_token_type_ids: torch.Tensor | None,
-    ) -> None:
-        needed = {
-            "input_ids": input_ids,
-            "video_milliseconds": video_milliseconds,
-            "mm_token_type_ids": mm_token_type_ids,
-        }
-        if self.config.video_tokenizer_config.text_conditioning:
-            needed["instruction_turns"] = instruction_turns
-        missing = [name for name, value in needed.items() if value is None]
-        if missing:
-            raise ValueError(f"A video is given without {', '.join(missing)}; make the inputs with LinVTProcessor.")
-        num_tokens, num_videos = int((mm_token_type_ids == VIDEO).sum()), len(videos)
-        if num_tokens != num_videos * self.config.num_video_tokens:
-            raise ValueError(
-                f"The prompt has {num_tokens} video tokens, but {num_videos} videos of {self.config.num_video_tokens} "
-                f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that "
-                "of the model, and is every video in the prompt?"
-            )
+    def rank_agreement(self, input_ids: torch.Tensor | None, trains: bool) -> RankAgreement:
+        """Begins a forward pass beside other ranks; `trains` where its loss will be computed."""
+        learns = any(parameter.requires_grad for parameter in self.video_tokenizer.parameters())
+        return RankAgreement(
+            sharded=weights_are_sharded(self),
+            needs_graph=trains and self.training and torch.is_grad_enabled() and learns,
+            device=torch.device("cpu") if input_ids is None else input_ids.device,
+        )
 
 
 def _video_tokenizer(config: LinVTVideoConfig | RedVillmVideoConfig, image_llm: PreTrainedModel) -> PreTrainedModel:
@@ -455,4 +347,4 @@ def _video_tokenizer(config: LinVTVideoConfig | RedVillmVideoConfig, image_llm: 
     return LinVTVideoModel(config)
 
 
-__all__ = ["LinVTCausalLMOutputWithPast", "LinVTForConditionalGeneration", "LinVTVideoFeatures"]
+__all__ = ["LinVTForConditionalGeneration"]

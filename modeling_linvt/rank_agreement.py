@@ -1,4 +1,4 @@
-"""Training where batches differ in kind: text only here, three long videos there.
+"""Keeps sharded ranks in step when their batches hold different numbers of videos: text only here, three there.
 
 Weights that are sharded over ranks (FSDP2, DeepSpeed ZeRO-3) are gathered layer by layer whenever a layer runs, so all
 ranks must run all layers equally often and in the same order, or they wait for each other for ever. The order is:
@@ -43,15 +43,12 @@ class RankAgreement:
         """To be added to the loss."""
 
     def announce(self) -> None:
-        """To be called before each call of the part that has its turn."""
+        """Tells the other ranks of a call of the current part; comes before every such call."""
         if self.sharded:
             self._any_rank_calls(True)
 
     def finish(self, blank_call: Callable[[], torch.Tensor]) -> int:
-        """
-        To be called when this rank is done with a part: `blank_call` runs as often as others still call it. Returns
-        how often.
-        """
+        """Ends a part: runs `blank_call` as often as other ranks still call the part, and returns how often."""
         num_blanks = 0
         while self.sharded and self._any_rank_calls(False):
             self.add_blank(blank_call())
@@ -69,6 +66,45 @@ class RankAgreement:
 
 
 ALONE = RankAgreement(sharded=False, needs_graph=False, device=torch.device("cpu"))
-"""Nobody else to agree with."""
+"""A single process."""
 
-__all__ = ["ALONE", "RankAgreement", "weights_are_sharded"]
+
+def pass_without_videos(model: PreTrainedModel, ranks: RankAgreement) -> None:
+    """Runs the encoder and the video tokenizer on blanks, as often as ranks with videos run them on videos."""
+    ranks.finish(lambda: blank_frame_tokens(model))
+    num_blanks = ranks.finish(lambda: blank_video_tokens(model))
+    if ranks.needs_graph and num_blanks == 0:
+        ranks.add_blank(blank_video_tokens(model))
+
+
+def blank_frame_tokens(model: PreTrainedModel) -> torch.Tensor:
+    """Encodes a blank frame of a video."""
+    return model.get_frame_tokens(_blank_frame(model))
+
+
+def blank_video_tokens(model: PreTrainedModel) -> torch.Tensor:
+    """Runs the video tokenizer on a blank video."""
+    blank = model.video_tokenizer.blank_video(model.contrast.logit_scale.device, model.dtype)
+    # By position: around a module that learns beside LoRA, PEFT before 0.20 puts one that takes no names alone.
+    return model.video_tokenizer(*blank).video_tokens
+
+
+def blank_image_tokens(model: PreTrainedModel) -> torch.Tensor:
+    """Encodes a blank image, as the images of a prompt are encoded."""
+    with model.encoder_grad():
+        return model.family.frame_tokens(_blank_frame(model)[None].to(model.dtype))
+
+
+def _blank_frame(model: PreTrainedModel) -> torch.Tensor:
+    return torch.zeros(1, 3, *model.family.blank_frame_size(), device=model.contrast.logit_scale.device)
+
+
+__all__ = [
+    "ALONE",
+    "RankAgreement",
+    "blank_frame_tokens",
+    "blank_image_tokens",
+    "blank_video_tokens",
+    "pass_without_videos",
+    "weights_are_sharded",
+]

@@ -117,9 +117,9 @@ class LinVTProcessor(ProcessorMixin):
             kwargs: Arguments of the tokenizer, the image processor and the video processor.
 
         Returns:
-            `BatchFeature`: What the image-LLM's processor returns. With videos also `pixel_values_videos`,
-            `video_milliseconds`, `video_shot_ids`, `mm_token_type_ids` (2 on video tokens, 1 on images), and
-            `instruction_turns` (`i` on the i-th user turn that holds a video, 0 elsewhere).
+            `BatchFeature`: What the image-LLM's processor returns. With videos also what [`LinVTVideoProcessor`]
+            returns, `mm_token_type_ids` (2 on video tokens, 1 on images), and `instruction_turns` (`i` on the i-th
+            user turn that holds a video, 0 elsewhere).
         """
         if text is not None and not isinstance(text, list):
             text = [text] if isinstance(text, str) else list(text)

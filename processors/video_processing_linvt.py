@@ -35,8 +35,6 @@ logger = logging.get_logger(__name__)
 # Arguments that Transformers knows for videos, and that mean nothing for frames of one fixed size.
 _WITHOUT_EFFECT = ("do_center_crop", "crop_size", "do_pad", "data_format", "input_data_format", "device")
 
-PADDING_SHOT = -1  # shot number of the frames that pad a video to the length of its batch
-
 
 class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
     """
@@ -63,9 +61,9 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     Whole frames are squashed to `size`: cropping would cut the sides off wide videos, and tiling would give frames
     different numbers of tokens. Times are those of the file, counted from its first frame.
 
-    Returns per call `pixel_values_videos` (float32 of shape `(videos, frames, 3, height, width)`) as well as
-    `video_milliseconds` and `video_shot_ids` (int64 of shape `(videos, frames)`). Shorter videos are padded at the
-    end with shot -1.
+    Returns per call the frames of all videos in a row, `pixel_values_videos` (float32 of shape `(frames, 3, height,
+    width)`), with `video_milliseconds` and `video_shot_ids` (int64 of shape `(frames,)`), and how many of them each
+    video has, `video_num_frames` (int64 of shape `(videos,)`).
     """
 
     resample = PILImageResampling.BICUBIC
@@ -83,7 +81,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     autoshot_model = None
     autoshot_folder = None  # where the weights are that came with the checkpoint; never saved
     valid_kwargs = LinVTVideoProcessorKwargs
-    model_input_names = ["pixel_values_videos", "video_milliseconds", "video_shot_ids"]
+    model_input_names = ["pixel_values_videos", "video_num_frames", "video_milliseconds", "video_shot_ids"]
 
     @classmethod
     def from_image_processor(
@@ -190,13 +188,12 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if kwargs.get("shot_detection") == "autoshot" and not all(map(is_file, videos)):
             logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
         sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
-        max_frames = max(len(video.frames) for video in sampled)
         data = {
-            "pixel_values_videos": [_pad(self._normalize(video.frames, options), max_frames, 0) for video in sampled],
-            "video_milliseconds": [_pad(_milliseconds(video.frame_seconds), max_frames, 0) for video in sampled],
-            "video_shot_ids": [_pad(torch.tensor(video.shot_ids), max_frames, PADDING_SHOT) for video in sampled],
+            "pixel_values_videos": torch.cat([self._normalize(video.frames, options) for video in sampled]),
+            "video_num_frames": torch.tensor([len(video.frames) for video in sampled]),
+            "video_milliseconds": torch.cat([_milliseconds(video.frame_seconds) for video in sampled]),
+            "video_shot_ids": torch.cat([torch.tensor(video.shot_ids) for video in sampled]),
         }
-        data = {name: torch.stack(values) for name, values in data.items()}
         if return_metadata:
             data["video_metadata"] = sampled
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
@@ -335,11 +332,6 @@ def _frame_to_tensor(frame) -> torch.Tensor:
     return frame if frame.shape[0] == 3 else frame.permute(2, 0, 1)
 
 
-def _pad(values: torch.Tensor, length: int, value: float) -> torch.Tensor:
-    padding = values.new_full((length - len(values), *values.shape[1:]), value)
-    return torch.cat([values, padding])
-
-
 def _milliseconds(seconds: list[float]) -> torch.Tensor:
     """Whole numbers, so that `.to(torch.bfloat16)` on the model inputs leaves the times as they are."""
     return torch.tensor([round(1000 * second) for second in seconds])
@@ -367,4 +359,4 @@ def _interpolation(resample: int) -> v2.InterpolationMode:
     }[PILImageResampling(resample)]
 
 
-__all__ = ["PADDING_SHOT", "LinVTVideoProcessor", "flatten_videos", "is_file"]
+__all__ = ["LinVTVideoProcessor", "flatten_videos", "is_file"]

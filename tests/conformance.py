@@ -98,9 +98,10 @@ class Conformance:
             return inputs | {
                 "mm_token_type_ids": types,
                 "instruction_turns": turns,
-                "pixel_values_videos": self.frames[None],
-                "video_milliseconds": torch.arange(FRAMES)[None] * 500,
-                "video_shot_ids": torch.zeros(1, FRAMES, dtype=torch.long),
+                "pixel_values_videos": self.frames,
+                "video_num_frames": torch.tensor([FRAMES]),
+                "video_milliseconds": torch.arange(FRAMES) * 500,
+                "video_shot_ids": torch.zeros(FRAMES, dtype=torch.long),
             }
         takes = inspect.signature(self.image_llm.forward).parameters
         names = {"token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids"} & set(takes)

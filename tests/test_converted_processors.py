@@ -329,7 +329,7 @@ def test_linvt_finds_the_turns_and_presents_videos_as_pictures(converted, base, 
         return_tensors="pt",
         processor_kwargs={"video_metadata": [{"fps": 2.0, "total_num_frames": 8}]},
     )
-    assert inputs["pixel_values_videos"].shape == (1, 4, 3, frame, frame)
+    assert inputs["pixel_values_videos"].shape == (4, 3, frame, frame)
     assert (inputs["mm_token_type_ids"] == 2).sum() == 12
     turn = inputs["input_ids"][(inputs["instruction_turns"] == 1) & (inputs["mm_token_type_ids"] == 0)]
     assert processor.tokenizer.decode(turn, skip_special_tokens=True).strip() == "What happens?"

@@ -40,8 +40,9 @@ def test_video_tokens_are_averages_of_the_image_llms_own_tokens(make_linvt, ask,
     inputs = ask(processor, random_video(9), "What happens?", random_video(3, seed=1))
     output = model(**inputs, output_token_weights=True)
     frames = inputs["pixel_values_videos"]
-    for video, num_frames in enumerate((5, 3)):
-        frame_tokens = model.get_frame_tokens(frames[video, :num_frames]).flatten(0, 1)
+    assert inputs["video_num_frames"].tolist() == [5, 3]
+    for video, own_frames in enumerate(frames.split([5, 3])):
+        frame_tokens = model.get_frame_tokens(own_frames).flatten(0, 1)
         weights = output.video_token_weights[video]
         assert weights.shape == (12, len(frame_tokens)) and weights.min() >= 0
         torch.testing.assert_close(weights.sum(-1), torch.ones(12), rtol=0, atol=1e-5)
@@ -65,14 +66,14 @@ def test_frame_tokens_are_those_that_the_image_llm_makes_of_the_picture(make_lin
     if family == "llava_onevision":
         features = features[:-1]  # the newline
     video = processor.video_processor([frame[None]], return_tensors="pt")
-    tokens = model.get_frame_tokens(video["pixel_values_videos"][0])[0]
+    tokens = model.get_frame_tokens(video["pixel_values_videos"])[0]
     torch.testing.assert_close(tokens, features, rtol=1e-4, atol=1e-4)
 
 
 @each_family
 def test_frames_per_batch_changes_nothing(make_linvt, family):
     model, processor = make_linvt(family)
-    frames = processor.video_processor([random_video(5)], return_tensors="pt")["pixel_values_videos"][0]
+    frames = processor.video_processor([random_video(5)], return_tensors="pt")["pixel_values_videos"]
     expected = model.get_frame_tokens(frames)
     for frames_per_batch in (1, 2, 4):
         model.config.frames_per_batch = frames_per_batch
@@ -114,7 +115,7 @@ def test_grids_of_wide_and_tall_frames(make_linvt, family):
 def test_a_frozen_encoder_builds_no_graph(make_linvt, ask, family):
     """Not even where gradient checkpointing has made its inputs require gradients."""
     model, processor = make_linvt(family)
-    frames = ask(processor, random_video(4), "What?")["pixel_values_videos"][0]
+    frames = ask(processor, random_video(4), "What?")["pixel_values_videos"]
     assert model.get_frame_tokens(frames).requires_grad  # nothing is frozen yet
     model.image_llm.requires_grad_(False)
     model.enable_input_require_grads()
@@ -455,7 +456,7 @@ def test_without_videos_the_image_llms_own_output_comes_back(make_linvt):
 
 def test_what_the_caller_gave_stays_as_it_was(image_llm):
     original, _ = image_llm("llava")
-    config = LinVTVideoConfig(**SMALL)
+    given, config = original.generation_config, LinVTVideoConfig(**SMALL)
     for mode in (True, False):
         original.train(mode)
         model = LinVTForConditionalGeneration.from_image_llm(original, config)
@@ -463,29 +464,45 @@ def test_what_the_caller_gave_stays_as_it_was(image_llm):
     assert config.embedding_size is None and model.config.video_tokenizer_config.embedding_size == 32
     model.generation_config.max_new_tokens = 3
     model.generate(input_ids=torch.tensor([[5, 6]]))
-    assert original.generation_config.max_new_tokens is None
+    assert given.max_new_tokens is None
 
 
 def test_a_video_without_frames_is_named(make_linvt, ask):
     model, processor = make_linvt("llava")
-    inputs = ask(processor, random_video(4), "What?")
-    inputs["video_shot_ids"] = torch.full_like(inputs["video_shot_ids"], -1)
-    with pytest.raises(ValueError, match="Video 0 of 1 has no frames"):
-        model(**inputs)
+    inputs = ask(processor, random_video(4), "What?", random_video(3))
+    for counts in ([4, 0], [0, 4], [4, -1]):
+        with pytest.raises(ValueError, match=rf"video_num_frames is \[{counts[0]}, {counts[1]}\]"):
+            model(**{**inputs, "video_num_frames": torch.tensor(counts)})
+
+
+def test_frames_times_and_shots_of_different_numbers_are_refused(make_linvt, ask):
+    """Frames of one video can never be taken for those of another."""
+    model, processor = make_linvt("llava")
+    inputs = ask(processor, random_video(4), "What?", random_video(3))
+    for name in ("pixel_values_videos", "video_milliseconds", "video_shot_ids"):
+        for wrong in (inputs[name][:-1], torch.cat([inputs[name], inputs[name][:1]]), inputs[name][None]):
+            with pytest.raises(ValueError, match=f"{name} has shape .*the videos have 7 frames"):
+                model(**{**inputs, name: wrong})
+    with pytest.raises(ValueError, match=r"video_num_frames \[4, 2\] says that the videos have 6 frames"):
+        model(**{**inputs, "video_num_frames": torch.tensor([4, 2])})
+    with pytest.raises(ValueError, match="video_num_frames is"):
+        model(**{**inputs, "video_num_frames": torch.tensor([[4, 3]])})
 
 
 def test_a_prompt_with_more_or_fewer_videos_than_given(make_linvt, ask):
     model, processor = make_linvt("llava")
     inputs = ask(processor, random_video(4), "What?", random_video(3))
-    for kept, message in ((slice(0, 1), "24 video tokens, but 1 videos of 12 tokens need 12"), (None, "3 videos")):
-        changed = dict(inputs)
+    for kept, message in (([4], "24 video tokens, but 1 videos of 12 tokens need 12"), ([4, 3, 4], "3 videos")):
+        changed = dict(inputs) | {"video_num_frames": torch.tensor(kept)}
         for name in ("pixel_values_videos", "video_milliseconds", "video_shot_ids"):
-            changed[name] = inputs[name][kept] if kept else torch.cat([inputs[name], inputs[name][:1]])
+            changed[name] = torch.cat([inputs[name], inputs[name]])[: sum(kept)]
         with pytest.raises(ValueError, match=message):
             model(**changed)
 
 
-@pytest.mark.parametrize("name", ["mm_token_type_ids", "video_milliseconds", "instruction_turns", "input_ids"])
+@pytest.mark.parametrize(
+    "name", ["mm_token_type_ids", "video_milliseconds", "video_num_frames", "instruction_turns", "input_ids"]
+)
 def test_a_missing_input_is_named(make_linvt, ask, name):
     model, processor = make_linvt("llava")
     inputs = dict(ask(processor, random_video(4), "What?"))

@@ -336,7 +336,7 @@ def test_wrapped_by_linvt(loaded, tensors):
     assert prompt.startswith("<|endoftext|><im_start>" + "<im_patch>" * 12 + "<im_col><im_end><im_start>")
     output = linvt(**inputs, output_token_weights=True)
     # A video token is the mean of visual tokens of frames, added to the embedding of <im_patch>, as Molmo does it.
-    features = linvt.image_llm.get_image_features(pixel_values=inputs["pixel_values_videos"][0]).last_hidden_state
+    features = linvt.image_llm.get_image_features(pixel_values=inputs["pixel_values_videos"]).last_hidden_state
     means = output.video_token_weights[0] @ features.flatten(0, 1)
     patch = tensors["model.transformer.wte.new_embedding"][2]
     torch.testing.assert_close(output.video_tokens[0], means + patch, rtol=0, atol=1e-4)

@@ -89,9 +89,9 @@ def test_batches_are_padded(make_linvt, family):
         assert batch[name].shape == batch["input_ids"].shape
     padding = batch["attention_mask"] == 0
     assert padding[1].any() and not batch["instruction_turns"][padding].any()
-    assert batch["video_shot_ids"].tolist() == [[0, 0, 0, 0], [0, 0, -1, -1]]
-    assert not batch["pixel_values_videos"][1, 2:].any() and not batch["video_milliseconds"][1, 2:].any()
-    assert batch["pixel_values_videos"].shape == (2, 4, 3, 56, 56)
+    assert batch["video_num_frames"].tolist() == [4, 2]
+    assert batch["video_shot_ids"].tolist() == [0] * 6
+    assert batch["pixel_values_videos"].shape == (6, 3, 56, 56)
 
 
 @each_family
@@ -153,18 +153,18 @@ def test_the_forms_of_a_video_give_the_same(make_linvt, video_file, tmp_path):
 def test_times_come_from_the_file(make_linvt, video_file):
     _, processor = make_linvt("llava")
     video = processor.video_processor(video_file(20, fps=10), num_frames=4, return_tensors="pt")
-    assert video["video_milliseconds"].tolist() == [[200, 700, 1200, 1700]]  # the middles of four quarters
+    assert video["video_milliseconds"].tolist() == [200, 700, 1200, 1700]  # the middles of four quarters
     video = processor.video_processor(video_file(20, fps=10), fps=2, return_tensors="pt")
-    assert video["video_milliseconds"].tolist() == [[200, 700, 1200, 1700]]
+    assert video["video_milliseconds"].tolist() == [200, 700, 1200, 1700]
     video = processor.video_processor(video_file(20, fps=10), do_sample_frames=False, return_tensors="pt")
-    assert video["video_milliseconds"].tolist() == [list(range(0, 2000, 100))]
+    assert video["video_milliseconds"].tolist() == list(range(0, 2000, 100))
 
 
 def test_all_frames_of_an_array_without_a_number(make_linvt):
     _, processor = make_linvt("llava")
     for options in ({"num_frames": None}, {"do_sample_frames": False}):
         video = processor.video_processor(random_video(8), return_tensors="pt", **options)
-        assert video["pixel_values_videos"].shape[1] == 8
+        assert video["pixel_values_videos"].shape[0] == 8
 
 
 def test_metadata_of_frames_is_honoured(make_linvt):
@@ -172,10 +172,10 @@ def test_metadata_of_frames_is_honoured(make_linvt):
     read = processor.video_processor
     metadata = {"fps": 4.0, "total_num_frames": 8}
     video = read(random_video(8), video_metadata=metadata, num_frames=2, return_tensors="pt")
-    assert video["video_milliseconds"].tolist() == [[500, 1500]]
+    assert video["video_milliseconds"].tolist() == [500, 1500]
     metadata = [{"fps": 4.0, "total_num_frames": 80, "frames_indices": [0, 30, 44]}]
     video = read(random_video(3), video_metadata=metadata, return_tensors="pt", return_metadata=True)
-    assert video["video_milliseconds"].tolist() == [[0, 7500, 11000]]
+    assert video["video_milliseconds"].tolist() == [0, 7500, 11000]
     assert video["video_metadata"][0].total_num_frames == 80
 
 
@@ -185,14 +185,14 @@ def test_fps_of_frames_taken_from_a_longer_video(make_linvt):
     metadata = {"fps": 10.0, "total_num_frames": 900, "frames_indices": list(range(305, 380, 10))}
     for fps, num_frames in ((2, 8), (0.5, 4)):
         video = processor.video_processor(random_video(8), video_metadata=metadata, fps=fps, return_tensors="pt")
-        assert video["pixel_values_videos"].shape[1] == num_frames
+        assert video["pixel_values_videos"].shape[0] == num_frames
 
 
 def test_times_survive_a_cast_to_bfloat16(make_linvt):
     _, processor = make_linvt("llava")
     metadata = {"fps": 1.0, "total_num_frames": 9000, "frames_indices": [7001, 7002]}
     video = processor.video_processor(random_video(2), video_metadata=metadata, return_tensors="pt")
-    assert video.to(torch.bfloat16)["video_milliseconds"].tolist() == [[7001000, 7002000]]
+    assert video.to(torch.bfloat16)["video_milliseconds"].tolist() == [7001000, 7002000]
 
 
 def test_frames_without_times_are_warned_about(make_linvt, caplog):
@@ -200,7 +200,7 @@ def test_frames_without_times_are_warned_about(make_linvt, caplog):
     warning_once.cache_clear()
     video = processor.video_processor(random_video(3), return_tensors="pt")
     assert "times are unknown" in caplog.text
-    assert video["video_milliseconds"].tolist() == [[0, 1000, 2000]]
+    assert video["video_milliseconds"].tolist() == [0, 1000, 2000]
 
 
 @each_family
@@ -210,7 +210,7 @@ def test_frames_are_normalised_like_images(image_llm, family):
     size = {"height": 56, "width": 56}
     video_processor = LinVTVideoProcessor.from_image_processor(original.image_processor, size)
     frame = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
-    pixels = video_processor(frame[None], return_tensors="pt")["pixel_values_videos"][0, 0]
+    pixels = video_processor(frame[None], return_tensors="pt")["pixel_values_videos"][0]
     image = original.image_processor(Image.fromarray(frame), return_tensors="pt")["pixel_values"]
     if family == "qwen2_vl":
         image = image.view(2, 2, 2, 2, 3, 2, 14, 14)[:, :, :, :, :, 0].permute(4, 0, 2, 5, 1, 3, 6).reshape(3, 56, 56)
@@ -224,7 +224,7 @@ def test_frames_are_squashed_whole_with_the_image_llms_resampling():
     _, original = tiny_llava()
     video_processor = LinVTVideoProcessor.from_image_processor(original.image_processor)
     assert video_processor.size == {"height": 56, "width": 56}
-    pixels = video_processor(frame[None], return_tensors="pt", do_normalize=False)["pixel_values_videos"][0, 0]
+    pixels = video_processor(frame[None], return_tensors="pt", do_normalize=False)["pixel_values_videos"][0]
     reference = np.asarray(Image.fromarray(frame).resize((56, 56), Image.Resampling.BICUBIC)) / 255
     assert np.abs(pixels.permute(1, 2, 0).numpy() - reference).max() < 2.5 / 255
 
@@ -290,8 +290,8 @@ def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, vid
     monkeypatch.setattr(AutoShotModel, "iter_shot_probabilities", a_cut_after_two_frames)
     options = {"shot_detection": "autoshot", "autoshot_model": str(tmp_path / "autoshot")}
     video = processor.video_processor(video_file(12, fps=10), num_frames=3, return_tensors="pt", **options)
-    assert video["video_shot_ids"].tolist() == [[0, 1, 1]]
-    first, *others = video["video_milliseconds"][0].tolist()
+    assert video["video_shot_ids"].tolist() == [0, 1, 1]
+    first, *others = video["video_milliseconds"].tolist()
     assert first in (0, 100) and all(200 <= time < 1200 for time in others)
 
     def load_again(*_, **__):
@@ -299,7 +299,7 @@ def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, vid
 
     monkeypatch.setattr(AutoShotModel, "from_pretrained", load_again)
     again = processor.video_processor([video_file(12, fps=10)] * 2, num_frames=3, return_tensors="pt", **options)
-    assert again["video_shot_ids"].tolist() == [[0, 1, 1]] * 2
+    assert again["video_shot_ids"].tolist() == [0, 1, 1] * 2
 
 
 def test_wrong_numbers_of_videos(make_linvt):

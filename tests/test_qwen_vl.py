@@ -289,7 +289,7 @@ def test_wrapped_by_linvt(loaded):
         linvt_processor.tokenizer.decode(inputs["input_ids"][0])
     )
     output = linvt(**inputs, output_token_weights=True)
-    tokens = model.get_image_features(pixel_values=inputs["pixel_values_videos"][0]).pooler_output.flatten(0, 1)
+    tokens = model.get_image_features(pixel_values=inputs["pixel_values_videos"]).pooler_output.flatten(0, 1)
     torch.testing.assert_close(output.video_tokens[0], output.video_token_weights[0] @ tokens, rtol=0, atol=1e-4)
     assert linvt.generate(**inputs, max_new_tokens=4).shape[1] == inputs["input_ids"].shape[1] + 4
 

@@ -81,7 +81,7 @@ def project(features, projector):
 def test_the_projector_on_the_features_gives_the_image_llms_own_tokens(make, family):
     model, processor = make(family)
     images = image_llm_family(model.image_llm)
-    frames = processor.video_processor([random_video(4)], return_tensors="pt")["pixel_values_videos"][0]
+    frames = processor.video_processor([random_video(4)], return_tensors="pt")["pixel_values_videos"]
     for number in (1, 4):
         clips = frames[:number, None]
         features = images.encoder_features(clips)
@@ -114,7 +114,7 @@ def test_video_tokens_are_projected_means(make, ask, frames_per_batch):
     output = model(**inputs)
     assert output.video_tokens.shape == (2, FRAMES + 16, 32) and output.video_token_weights is None
     for video in range(2):
-        features = llava_features(model.image_llm, inputs["pixel_values_videos"][video])
+        features = llava_features(model.image_llm, inputs["pixel_values_videos"].chunk(2)[video])
         t = torch.stack([sum(features[frame, place] for place in range(16)) / 16 for frame in range(FRAMES)])
         z = torch.stack([sum(features[frame, place] for frame in range(FRAMES)) / FRAMES for place in range(16)])
         tokenizer = model.video_tokenizer
@@ -131,7 +131,7 @@ def test_variants_are_what_their_names_say(make, ask):
         move_weights(model)
         inputs = ask(processor, random_video(9), "What?")
         tokens[variant], tokenizers[variant] = model(**inputs).video_tokens[0], model.video_tokenizer
-        features = llava_features(model.image_llm, inputs["pixel_values_videos"][0])
+        features = llava_features(model.image_llm, inputs["pixel_values_videos"])
     t, z = features.mean(1), features.mean(0)  # over space, over time
 
     def aligned(variant, features):

@@ -453,9 +453,9 @@ def test_wrapped_with_linvt(load, design, tmp_path):
     options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
     inputs = processor.apply_chat_template(user_turn(random_video(6), "What is it?"), **options)
     output = model(**inputs, output_token_weights=True)
-    tokens = model.get_frame_tokens(inputs["pixel_values_videos"][0])
+    tokens = model.get_frame_tokens(inputs["pixel_values_videos"])
     assert tokens.shape == (4, 6, 32)
-    torch.testing.assert_close(tokens, torch.stack(image_llm.get_image_features(inputs["pixel_values_videos"][0])[1]))
+    torch.testing.assert_close(tokens, torch.stack(image_llm.get_image_features(inputs["pixel_values_videos"])[1]))
     torch.testing.assert_close(output.video_tokens[0], output.video_token_weights[0] @ tokens.flatten(0, 1))
     assert image_llm_family(image_llm).token_grid(6, size, size) == (1, 6)  # latents form no grid
     generated = model.generate(**inputs, max_new_tokens=4, do_sample=False)

@@ -34,20 +34,20 @@ def linvt_logits(model: LinVTForConditionalGeneration, inputs: Inputs, lap: Lap)
     family = image_llm_family(model.image_llm)
     ids, is_video = inputs["input_ids"], inputs["mm_token_type_ids"] == VIDEO
     frames = inputs["pixel_values_videos"]
-    clips = frame_clips(inputs["video_shot_ids"][0], model.config.frames_per_patch)
-    frame_tokens = model.get_frame_tokens(frames[0], clips)
+    clips = frame_clips(inputs["video_shot_ids"], model.config.frames_per_patch)
+    frame_tokens = model.get_frame_tokens(frames, clips)
     lap("vision encoder")
     embeds = model.get_input_embeddings()(ids)
     video_tokens = model.video_tokenizer(
         frame_tokens[None],
         family.token_grid(frame_tokens.shape[1], *frames.shape[-2:]),
-        inputs["video_milliseconds"][0][clips].float().mean(1)[None] / 1000,
-        inputs["video_shot_ids"][0][clips[:, 0]][None],
+        inputs["video_milliseconds"][clips].float().mean(1)[None] / 1000,
+        inputs["video_shot_ids"][clips[:, 0]][None],
         embeds[(inputs["instruction_turns"] > 0) & ~is_video][None],
     ).video_tokens
     lap("video tokenizer")
     embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
-    return _prefill(model, embeds, family.position_ids(ids, None, torch.zeros_like(is_video), {}), lap)
+    return _prefill(model, embeds, family.count_positions(ids, None, torch.zeros_like(is_video), {})[0], lap)
 
 
 def _prefill(

@@ -90,9 +90,13 @@ def linvt_inputs(model: LinVTForConditionalGeneration, frames: torch.Tensor) -> 
     inputs = _prompt(block, IMAGE_PAD, VIDEO, frames.device)
     turns = (inputs["mm_token_type_ids"] == VIDEO).long()
     turns[:, -TOKENS_QUESTION - TOKENS_AFTER : -TOKENS_AFTER] = 1
-    milliseconds = 1000 * torch.arange(len(frames), device=frames.device)[None]
-    shots = torch.zeros_like(milliseconds)
-    video = {"pixel_values_videos": frames[None], "video_milliseconds": milliseconds, "video_shot_ids": shots}
+    milliseconds = 1000 * torch.arange(len(frames), device=frames.device)
+    video = {
+        "pixel_values_videos": frames,
+        "video_num_frames": torch.tensor([len(frames)]),
+        "video_milliseconds": milliseconds,
+        "video_shot_ids": torch.zeros_like(milliseconds),
+    }
     return {**inputs, **video, "instruction_turns": turns}
 
 

@@ -107,12 +107,13 @@ class RowCollator:
         shown = [row.video for row in rows if row.video is not None and self.num_video_tokens > 0]
         if shown:
             if self.reads == "frames":
-                frames = self.videos.frames[shown]
-                batch["pixel_values_videos"] = self._pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+                batch["pixel_values_videos"] = self._pixels(self.videos.frames[shown].flatten(0, 1))
             else:
-                batch["video_frame_tokens"] = getattr(self.videos, self.reads)[shown]
+                batch["video_frame_tokens"] = getattr(self.videos, self.reads)[shown].flatten(0, 1)
                 batch["video_token_grid"] = torch.tensor([GRID] * len(shown))
-            batch["video_milliseconds"] = self.videos.milliseconds[shown]
+            milliseconds = self.videos.milliseconds[shown]
+            batch["video_num_frames"] = torch.tensor([milliseconds.shape[1]] * len(shown))
+            batch["video_milliseconds"] = milliseconds.flatten()
             batch["video_shot_ids"] = torch.zeros_like(batch["video_milliseconds"])
         if any(pictures):
             drawn = np.stack([draw_shot(shot, moment, PIXELS) for shown in pictures for shot, moment in shown])

@@ -71,15 +71,14 @@ def load_light(cls: type[PreTrainedModel], name_or_path: str | os.PathLike, conf
     config.image_llm_config, config.image_llm_weights = image_llm.config, "inside"
     config.video_tokenizer_config._attn_implementation = image_llm.config._attn_implementation
     config.name_or_path = str(name_or_path)
-    embeddings = image_llm.get_input_embeddings().weight
-    config.dtype = embeddings.dtype
+    config.dtype = image_llm.get_input_embeddings().weight.dtype
     model = cls(config, image_llm=image_llm)
     tensors = _read_light_tensors(name_or_path, place)
     _check_light_tensors(name_or_path, tensors, light_tensors(model))
     for part in LIGHT_PARTS:
         module, prefix = model.get_submodule(part), f"{part}."
         module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        module.to(device=embeddings.device, dtype=embeddings.dtype)
+    model.place_added_parts()
     if has_adapter:
         _add_lora(model, _adapter_folder(name_or_path, place))
     model.generation_config = GenerationConfig.from_pretrained(name_or_path, **place)

@@ -89,8 +89,8 @@ def ask(options: argparse.Namespace) -> dict:
         )
     video: SampledVideo = inputs.pop("video_metadata")[0]
     inputs = inputs.to(model.device)
-    clips = frame_clips(inputs["video_shot_ids"][0], model.config.frames_per_patch)
-    tokens_per_clip = model.get_frame_tokens(inputs["pixel_values_videos"][0], clips[:1]).shape[1]
+    clips = frame_clips(inputs["video_shot_ids"], model.config.frames_per_patch)
+    tokens_per_clip = model.get_frame_tokens(inputs["pixel_values_videos"], clips[:1]).shape[1]
     with ProgressBar("answering", options) as on_progress:
         streamer = _CountTokens(on_progress, options.max_new_tokens)
         limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}

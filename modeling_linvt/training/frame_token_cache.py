@@ -31,9 +31,7 @@ from linvt.training.video_identity import shot_detector_identity, video_identity
 
 logger = logging.get_logger(__name__)
 
-FORMAT = "linvt-frame-tokens-1"
-
-_NAMES = ("video_frame_tokens", "video_token_grid", "video_milliseconds", "video_shot_ids")
+FORMAT = "linvt-frame-tokens-2"
 
 # Arguments of the video processor that say how it works, not what comes out.
 _WITHOUT_INFLUENCE = {"on_progress", "return_metadata", "return_tensors", "device"}
@@ -93,10 +91,9 @@ class FrameTokenCache:
                 logger.warning(f"{inputs} Its rows cannot be trained on.")
                 self._save(path, {}, {"reason": inputs})
                 continue
-            shot_ids = inputs["video_shot_ids"][0]
-            tokens, grid = self._encode(inputs["pixel_values_videos"][0], shot_ids)
-            tensors = (tokens.cpu(), torch.tensor(grid), inputs["video_milliseconds"][0], shot_ids)
-            self._save(path, dict(zip(_NAMES, tensors, strict=True)), {})
+            tokens, grid = self._encode(inputs.pop("pixel_values_videos"), inputs["video_shot_ids"])
+            tensors = {"video_frame_tokens": tokens.cpu(), "video_token_grid": torch.tensor([grid]), **inputs}
+            self._save(path, tensors, {})
 
     @torch.no_grad()
     def _encode(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -119,9 +116,8 @@ class FrameTokenCache:
             video_kwargs: Arguments of the video processor.
 
         Returns:
-            `dict[str, torch.Tensor]`: `video_frame_tokens` of shape `(1, clips, tokens per clip, channels)` in the
-            dtype of the encoder; `video_token_grid` `(1, 2)`, its rows and columns, `video_milliseconds` and
-            `video_shot_ids` `(1, frames)`, int64.
+            `dict[str, torch.Tensor]`: The fields of [`VideoInputs`] for one video, with `video_frame_tokens` in the
+            dtype of the encoder in place of frames.
 
         Raises:
             [`BadRowError`]: If the video could not be read, now or when the cache was built.
@@ -143,7 +139,7 @@ class FrameTokenCache:
             raise _damaged(path, "its content is not what was written")
         if "reason" in metadata:
             raise BadRowError(metadata["reason"])
-        return {name: tensors[name][None] for name in _NAMES}
+        return tensors
 
     def path(self, video, **video_kwargs) -> Path:
         """

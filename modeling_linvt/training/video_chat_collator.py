@@ -15,7 +15,7 @@ from linvt.processors.prompts.answer_turns import Span, prompt_with_answers
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import answer_mask, mark_videos
 from linvt.processors.video.video_container import VideoReadError
-from linvt.processors.video_processing_linvt import PADDING_SHOT, is_file
+from linvt.processors.video_processing_linvt import is_file
 from linvt.training.training_rows import ROW_NUMBER, BadRowError, read_row
 
 
@@ -130,8 +130,7 @@ class VideoChatCollator:
         Returns:
             `dict[str, torch.Tensor]`: `input_ids`, `attention_mask`, `labels`, `mm_token_type_ids` and
             `instruction_turns`, all int64 of shape `(rows, length)` and padded on the right; what the image-LLM takes
-            for images; and with videos `pixel_values_videos`, `video_milliseconds` and `video_shot_ids`, or with a
-            cache `video_frame_tokens` and `video_token_grid` instead of the first.
+            for images; and with videos what [`VideoInputs`] holds, with a cache V in place of the frames.
 
         Raises:
             [`BadRowError`]: For the first bad row, unless `skip_bad_rows`.
@@ -200,19 +199,8 @@ class VideoChatCollator:
 
 
 def _batch_of_videos(videos: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Inputs of single videos as those of all, shorter videos padded at the end."""
-    batch = {}
-    for name in videos[0] if videos else ():
-        parts = [video[name] for video in videos]
-        if name != "video_token_grid":
-            length = max(part.shape[1] for part in parts)
-            padding = PADDING_SHOT if name == "video_shot_ids" else 0
-            parts = [
-                torch.cat([part, part.new_full((1, length - part.shape[1], *part.shape[2:]), padding)], dim=1)
-                for part in parts
-            ]
-        batch[name] = torch.cat(parts)
-    return batch
+    """Joins the inputs of single videos: frames of all videos in a row, and a count per video."""
+    return {name: torch.cat([video[name] for video in videos]) for name in (videos[0] if videos else ())}
 
 
 __all__ = ["STAND_IN", "ChatPrompt", "VideoChatCollator", "chat_prompt", "read_video_inputs"]

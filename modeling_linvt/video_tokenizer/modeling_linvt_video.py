@@ -49,7 +49,7 @@ class LinVTVideoModel(PreTrainedModel):
     config: LinVTVideoConfig
     base_model_prefix = "video_tokenizer"
     main_input_name = "frame_tokens"
-    reads = "tokens"  # what it is given of the frames: tokens behind the projector, or features before it
+    input_stage = "frame_tokens"  # behind the projector; RED-VILLM is given the features before it
     supports_gradient_checkpointing = True
     _no_split_modules = ["SpatioTemporalLayer", "CrossModalLayer"]
     _supports_sdpa = True

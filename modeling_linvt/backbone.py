@@ -1,0 +1,53 @@
+"""Runs a LinVT model without its head: what `model.base_model` is to trainers that apply the head themselves."""
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+
+class LinVTBackbone:
+    """
+    Gives the last hidden states of prompts with text, images and videos, as the model without a head does for other
+    models of Transformers. TRL's trainers call it and apply `get_output_embeddings()` to the answers alone.
+
+    It has no weights of its own and is no module; everything but the call is the model's.
+
+    Args:
+        model ([`LinVTForConditionalGeneration`]): The model, with its head.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        self._model = model
+
+    def __call__(self, input_ids: torch.LongTensor | None = None, **kwargs) -> ModelOutput:
+        """
+        Takes the inputs of [`~LinVTForConditionalGeneration.forward`] but `labels`.
+
+        Returns:
+            `ModelOutput`: That of the image-LLM's base model, with `last_hidden_state`.
+
+        Raises:
+            `ValueError`: If the image-LLM has no base model, or must know the answers to read a prompt.
+        """
+        model = self._model
+        ranks = model.rank_agreement(input_ids, trains=True)
+        inputs, features = model.get_llm_inputs(input_ids, ranks=ranks, **kwargs)
+        if features is not None and model.family.answer_inputs(torch.full_like(input_ids, -100)):
+            raise ValueError(
+                f"{type(model.image_llm).__name__} reads a prompt otherwise than an answer, so it must be given the "
+                "labels; train it with linvt's VideoSFTTrainer."
+            )
+        with model.embedded_prompt(input_ids, inputs):
+            outputs = model.image_llm.base_model(**{**inputs, "return_dict": True})
+        if "last_hidden_state" not in outputs:
+            raise ValueError(
+                f"{type(model.image_llm).__name__} has no model without a head; train it with linvt's VideoSFTTrainer."
+            )
+        outputs.last_hidden_state = outputs.last_hidden_state + ranks.zero.to(outputs.last_hidden_state)
+        return outputs
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)
+
+
+__all__ = ["LinVTBackbone"]
