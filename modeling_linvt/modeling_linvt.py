@@ -182,6 +182,9 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         device = torch.device("cpu") if embeddings.is_meta else embeddings.device
         for part in (self.video_tokenizer, self.contrast):
             part.to(device=device, dtype=embeddings.dtype)
+        if hasattr(self.image_llm, "hf_device_map"):  # set where Accelerate has placed its parts
+            places = {f"image_llm.{name}".rstrip("."): place for name, place in self.image_llm.hf_device_map.items()}
+            self.hf_device_map = {**places, "video_tokenizer": device, "contrast": device}
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.image_llm.get_input_embeddings()
