@@ -1,4 +1,4 @@
-"""Conventions of Transformers, Accelerate and TRL that a wrapped model keeps: what they read off it, and call on it."""
+"""Conventions of Transformers, Accelerate and TRL that a wrapped model keeps: what they read off and call on it."""
 
 import copy
 import inspect
@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 from PIL import Image
-from tiny_families import FAMILIES, SMALL, random_video
+from tiny_families import FAMILIES, SMALL, VARIANTS, random_video
 from tiny_models import CACHE
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Trainer, TrainingArguments
 
@@ -58,7 +58,7 @@ def test_forward_names_the_inputs_of_the_image_llm_and_of_videos(make_linvt, ima
 @each_family
 def test_trainer_with_its_defaults_sees_images_and_videos(make_linvt, family, tmp_path):
     """It drops the columns that the signature does not name."""
-    model, processor = make_linvt(family, use_svr=False)  # which draws tokens in training
+    model, processor = make_linvt(family, **VARIANTS["tta_only"])  # SVR draws tokens in training
     row = dict(inputs_of(processor, [PICTURE, text("Which?"), video(4), text("What?")]))
     row["labels"] = row["input_ids"].clone()
     arguments = TrainingArguments(
