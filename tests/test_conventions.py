@@ -172,7 +172,7 @@ def test_threads_that_generate_leave_each_other_alone(make_linvt):
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "internvl"])
-def test_padding_on_the_right_is_moved_before_generating(make_linvt, family, caplog):
+def test_padding_on_the_right_is_moved_before_generating(make_linvt, family):
     model, processor = make_linvt(family)
     turns = [[video(4), text("Why?")], [video(3, 1), text("How many things are moving to the right of it?")]]
     answers = {}

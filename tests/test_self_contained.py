@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from hub_server import HubServer
 from safetensors.torch import load_file
 from self_contained_cases import CASES, build, write_case
+from tiny_families import user_turn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,6 +28,7 @@ import linvt
 from linvt.hub import self_contained
 from linvt.hub.self_contained import CLASSES_FILE, carried_code, check_code, save_self_contained
 from linvt.ports.auto_classes import PORTS
+from linvt.processors.shots.shot_detection import AUTOSHOT_WEIGHTS
 
 
 LOADER = Path(__file__).with_name("load_self_contained.py")
@@ -35,6 +39,19 @@ def cases(tmp_path_factory):
     """All cases, each written once."""
     folder = tmp_path_factory.mktemp("self_contained")
     return {name: write_case(name, folder / name) for name in CASES}
+
+
+@pytest.fixture(scope="module")
+def former_case(tmp_path_factory) -> Path:
+    """
+    The LLaVA case as linvt wrote it when its modules lay in one folder and videos were padded to one length. Its
+    AutoShot weights are those of the package, and too large to be kept twice.
+    """
+    folder = tmp_path_factory.mktemp("former")
+    with zipfile.ZipFile(Path(__file__).with_name("fixtures") / "self_contained_one_folder.zip") as packed:
+        packed.extractall(folder)
+    shutil.copy(AUTOSHOT_WEIGHTS / "model.safetensors", folder / "model" / "autoshot")
+    return folder
 
 
 def run_script(*arguments, **environment) -> subprocess.CompletedProcess:
@@ -48,11 +65,14 @@ def run_script(*arguments, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def test_checkpoints_load_without_linvt(cases, tmp_path):
-    """Two families, a port and RED-VILLM: every Auto class, the pipeline, a video file, saved again and once more."""
-    done = run_script(LOADER, "--hide", *cases.values(), HF_HOME=str(tmp_path))
+def test_checkpoints_load_without_linvt(cases, former_case, tmp_path):
+    """
+    Two families, a port and RED-VILLM, and what a former linvt wrote: every Auto class, the pipeline, a video file,
+    saved again and once more.
+    """
+    done = run_script(LOADER, "--hide", *cases.values(), former_case, HF_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [line.split(":")[0] for line in done.stdout.splitlines()[:-1]] == list(cases)
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[:-1]] == [*cases, former_case.name]
     assert "without linvt, peft, trl, accelerate" in done.stdout
 
 
@@ -78,6 +98,29 @@ def test_checkpoints_load_with_linvt_as_any_other(cases, tmp_path, name, options
     assert not list(tmp_path.glob("*.py"))
     for file in ("config.json", "processor_config.json"):
         assert "auto_map" not in (tmp_path / file).read_text()
+
+
+def test_what_a_former_linvt_wrote_loads_with_this_one_and_answers_the_same(former_case):
+    expected = load_file(former_case / "expected.safetensors")
+    told = json.loads((former_case / "expected.json").read_text())
+    model = AutoModelForImageTextToText.from_pretrained(former_case / "model")
+    processor = AutoProcessor.from_pretrained(former_case / "model")
+    assert type(model) is linvt.LinVTForConditionalGeneration and type(processor) is linvt.LinVTProcessor
+    inputs = processor.apply_chat_template(
+        user_turn(former_case / "clip.mp4", told["question"]),
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+    )
+    for name, value in inputs.items():
+        if name != "video_num_frames":  # frames of one video, which had an axis for the videos
+            former = expected[name].flatten(0, 1) if name.startswith(("pixel", "video")) else expected[name]
+            assert torch.equal(value, former), name
+    assert torch.equal(model(**inputs).logits, expected["logits"])
+    pipe = pipeline("video-text-to-text", str(former_case / "model"))
+    (answer,) = pipe(str(former_case / "clip.mp4"), text=told["question"], max_new_tokens=6, do_sample=False)
+    assert answer["generated_text"] == told["answer"]
 
 
 def test_saving_leaves_no_trace(tmp_path):
