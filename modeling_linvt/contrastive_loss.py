@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from linvt.video_tokenizer.video_attention import full_precision
+from linvt.video_tokenizer.video_attention import no_autocast
 
 
 FRESH_LOGIT_SCALE = math.log(1 / 0.07)
@@ -49,7 +49,7 @@ class VideoTextContrast(nn.Module):
         scale = self.logit_scale.float()
         # Clamped in its value only: a gradient that would lower it must come through.
         scale = (scale - (scale - LARGEST_LOGIT_SCALE).clamp(min=0).detach()).exp()
-        with full_precision(device):
+        with no_autocast(device):
             videos, texts, text_ids = self._pairs(embeds, is_video, labels.to(device))
             videos, texts, text_ids = _gather_pairs(videos, texts, text_ids)
             if len(text_ids) < 2:

@@ -162,7 +162,7 @@ class VideoEncodingMixin:
         """
         if clips is None:
             clips = torch.arange(len(frames), device=frames.device)[:, None]
-        before_projector = self.video_tokenizer.input_stage == "encoder_features"
+        before_projector = self.video_tokenizer.input_stage == "features"
         encode = projector_family(self.image_llm).encoder_features if before_projector else self.family.frame_tokens
         tokens, done = None, 0
         with self.encoder_grad():

@@ -50,7 +50,7 @@ class Run:
         if not torch.cuda.is_available():
             image_llm.set_attn_implementation("eager")  # the fastest on a CPU for sequences as short as these
         self.model = LinVTForConditionalGeneration.from_image_llm(image_llm, variant.video_tokenizer or LINVT)
-        self.reads = self.model.video_tokenizer.reads
+        self.reads = self.model.video_tokenizer.input_stage
         if variant.fresh_projector:
             self.reads = "frames"
             for module in self._projector().modules():

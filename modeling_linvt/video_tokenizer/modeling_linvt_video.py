@@ -17,7 +17,7 @@ from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.video_tokenizer.token_refiner import TokenRefiner
-from linvt.video_tokenizer.video_attention import RMSNorm, full_precision, sinusoidal_features
+from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
 
 
 @dataclass
@@ -49,7 +49,7 @@ class LinVTVideoModel(PreTrainedModel):
     config: LinVTVideoConfig
     base_model_prefix = "video_tokenizer"
     main_input_name = "frame_tokens"
-    input_stage = "frame_tokens"  # behind the projector; RED-VILLM is given the features before it
+    input_stage = "tokens"  # behind the projector; RED-VILLM is given the features before it
     supports_gradient_checkpointing = True
     _no_split_modules = ["SpatioTemporalLayer", "CrossModalLayer"]
     _supports_sdpa = True
@@ -145,7 +145,7 @@ class LinVTVideoModel(PreTrainedModel):
                 index = kept[:, None, :].expand_as(weights)
                 token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
         # The only place where frame tokens are touched, but for the average tokens.
-        with full_precision(kept_tokens.device):
+        with no_autocast(kept_tokens.device):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
 
@@ -187,12 +187,12 @@ class LinVTVideoModel(PreTrainedModel):
             if config.multi_scale == "multi_b":
                 pools = [torch.cat(pools)]
         visuals = [visual if pool is None else pool.to(visual.dtype) @ visual for pool in pools]
-        with full_precision(device):
+        with no_autocast(device):
             biases, moments = (
                 [values if pool is None else values @ pool.T for pool in pools] for values in (scores, progress)
             )
         maps = self.aggregator(visuals, biases, moments, embeds, mask)
-        with full_precision(device):
+        with no_autocast(device):
             if config.multi_scale == "multi_a":
                 pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
                 return torch.cat(pools) @ maps[0]
@@ -201,7 +201,7 @@ class LinVTVideoModel(PreTrainedModel):
     def _average_tokens(self, tokens: torch.Tensor, output_token_weights: bool) -> LinVTVideoOutput:
         """The naive baseline of Tab. 2: each video token is the plain mean of one even window of frame tokens."""
         weights = even_pooling_matrix(tokens.shape[1], self.config.num_video_tokens, tokens.device)
-        with full_precision(tokens.device):
+        with no_autocast(tokens.device):
             # In float32, since 1 / n rounded to bfloat16 would scale all tokens alike.
             video_tokens = (weights @ tokens.float()).to(tokens.dtype)
         weights = weights.expand(len(tokens), -1, -1)
@@ -219,7 +219,7 @@ def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Te
     The rows of W in the order of when, on average, what they mix is seen: an LLM reads from the order of its tokens
     what comes first. The order is no more than that of the rows; nothing in them changes.
     """
-    with full_precision(weights.device):
+    with no_autocast(weights.device):
         when = (weights.detach() @ progress[..., None])[..., 0]
     return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
 

@@ -34,7 +34,7 @@ class RedVillmVideoModel(PreTrainedModel):
     config: RedVillmVideoConfig
     base_model_prefix = "video_tokenizer"
     main_input_name = "frame_features"
-    input_stage = "encoder_features"
+    input_stage = "features"
     # It has no attention, so any implementation that the image-LLM runs with is right.
     _supports_sdpa = True
     _supports_flash_attn = True

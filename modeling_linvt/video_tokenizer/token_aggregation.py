@@ -12,7 +12,7 @@ from linvt.video_tokenizer.video_attention import (
     FeedForward,
     RMSNorm,
     VideoAttention,
-    full_precision,
+    no_autocast,
     sinusoidal_features,
 )
 
@@ -134,12 +134,12 @@ class TokenAggregator(nn.Module):
         return maps
 
     def _moment_bias(self, progress: torch.Tensor, scale: slice) -> torch.Tensor:
-        with full_precision(progress.device):
+        with no_autocast(progress.device):
             distance = progress[:, None, :] - self.moments[scale, None].float()
             return -0.5 * (distance * self.log_focus[scale, None].float().exp()).square()
 
     def _attention_map(self, queries: torch.Tensor, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         queries, keys = self.query_proj(queries), self.key_proj(tokens)
-        with full_precision(tokens.device):
+        with no_autocast(tokens.device):
             logits = queries.float() @ keys.float().transpose(1, 2) * queries.shape[-1] ** -0.5
             return (logits + bias).softmax(-1)

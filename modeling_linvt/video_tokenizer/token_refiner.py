@@ -5,7 +5,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_tokenizer.video_attention import FeedForward, RMSNorm, VideoAttention, full_precision
+from linvt.video_tokenizer.video_attention import FeedForward, RMSNorm, VideoAttention, no_autocast
 
 
 class SpatioTemporalLayer(GradientCheckpointingLayer):
@@ -71,7 +71,7 @@ class TokenRefiner(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, num_frames, shots)
         hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
-        with full_precision(hidden.device):
+        with no_autocast(hidden.device):
             return hidden.float() @ self.score_weight.float()
 
     def select(self, scores: torch.Tensor) -> torch.Tensor:

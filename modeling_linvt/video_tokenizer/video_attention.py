@@ -13,8 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
 
 
-def full_precision(device: torch.device) -> AbstractContextManager:
-    """Meanwhile autocast is off: what decides which tokens count is computed in the dtype that it has."""
+def no_autocast(device: torch.device) -> AbstractContextManager:
+    """Disables autocast, so that scores and attention logits keep their dtype."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
