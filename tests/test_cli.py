@@ -158,7 +158,7 @@ def test_convert_an_image_llm_then_wrap_it(run, tmp_path):
     model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "linvt")
     assert model.image_llm.lm_head.bias.dtype == torch.bfloat16
     cases = [
-        ((source, tmp_path / "mipha"), "holds something already"),
+        ((source, tmp_path / "mipha"), "exists already"),
         ((source, tmp_path / "new", "--kind", "internvl2"), "ps_version is None"),
         ((source, tmp_path / "new", "--revision", "main"), "has no revision 'main'"),
         ((tmp_path / "ckpt.pth", tmp_path / "new", "--kind", "mipha"), "takes no --kind"),

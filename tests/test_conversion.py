@@ -174,16 +174,16 @@ def test_interrupted_conversions_leave_nothing_that_loads(tmp_path, source, monk
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
     with monkeypatch.context() as patch:  # killed: nothing is cleaned up
-        patch.setattr("linvt.conversion.convert.shutil.rmtree", lambda *args, **kwargs: None)
+        patch.setattr("linvt.atomic_output.shutil.rmtree", lambda *args, **kwargs: None)
         patch.setattr("linvt.conversion.convert.ShardWriter.finish", _fail)
         with pytest.raises(OSError, match="No space left"):
             convert_checkpoint(source, tmp_path / "output")
-    left = tmp_path / ".output.unfinished"
+    left = tmp_path / ".output.unfinished" / "output"
     assert left.is_dir() and not (left / "config.json").exists() and not (tmp_path / "output").exists()
     (left / "stale.safetensors").touch()
 
     convert_checkpoint(source, tmp_path / "output")
-    assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "output"}
     files = {path.name for path in (tmp_path / "output").iterdir()}
     assert files == {"config.json", "generation_config.json", "model.safetensors"}
 
@@ -195,7 +195,7 @@ def _fail(self):
 def test_output_must_be_new(tmp_path, source):
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds something already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         convert_checkpoint(source, tmp_path / "output")
     assert (tmp_path / "output" / "notes.txt").read_text() == "mine"
     (tmp_path / "output" / "notes.txt").unlink()

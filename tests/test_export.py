@@ -162,7 +162,7 @@ def test_a_processor_that_was_not_loaded_has_no_weights_of_a_checkpoint(tmp_path
 def test_what_cannot_be_exported_leaves_nothing(saved, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
-    with pytest.raises(ValueError, match="there exists already"):
+    with pytest.raises(FileExistsError, match="there exists already"):
         export_model(saved, tmp_path / "there")
     with pytest.raises(ValueError, match="no format 'tiny'; give one of full, light, self-contained"):
         export_model(saved, tmp_path / "new", "tiny")

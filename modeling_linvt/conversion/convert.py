@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import PreTrainedConfig
 
+from linvt.atomic_output import check_new_folder, new_folder
 from linvt.conversion import KINDS
 from linvt.conversion.checkpoint_kinds import CheckpointKind, Shapes
 from linvt.conversion.checkpoint_reader import CheckpointReader
@@ -40,12 +40,11 @@ def convert_checkpoint(
     on_progress: Callable[[float], None] | None = None,
 ) -> Converted:
     """
-    Memory holds one file of the source and one of the result at most. The output appears under its name only when it
-    is complete; what an interrupted conversion has left beside it is removed by the next one, which starts anew.
+    Converts a published checkpoint. Memory holds one file of the source and one of the result at most.
 
     Args:
         source (`str` or `os.PathLike`): Folder or Hub id.
-        output (`str` or `os.PathLike`): Folder to make. Must not exist, or be empty.
+        output (`str` or `os.PathLike`): New folder, see `atomic_output.new_folder`.
         kind (`str`, *optional*): Name of the format; by default it is recognised.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
         dtype (`torch.dtype`, *optional*): Of the weights; by default as they are.
@@ -56,9 +55,7 @@ def convert_checkpoint(
         `FileNotFoundError`: If the source lacks a file.
         `ValueError`: If the format is not known, or a key is missing, unexpected or misshapen.
     """
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} holds something already; give the name of a new folder.")
+    check_new_folder(output)
     folder = _source_folder(source, revision)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{source} has no config.json, so its format cannot be told; give the whole folder.")
@@ -72,12 +69,8 @@ def convert_checkpoint(
     except ValueError as error:
         raise ValueError(f"the tensors of {source} are not those of {found.name}: {error}.") from error
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    staging = output.parent / f".{output.name}.unfinished"
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        staging.mkdir()
-        writer = ShardWriter(staging)
+    with new_folder(output) as unfinished:
+        writer = ShardWriter(unfinished)
         written_dtype = None
         for number, step in enumerate(steps, 1):
             made = step.make([reader.tensor(key) for key in step.sources])
@@ -91,16 +84,11 @@ def convert_checkpoint(
         writer.finish()
         processor = found.processor(folder, config)
         if processor is not None:
-            processor.save_pretrained(staging)
-        found.generation_config(folder, config).save_pretrained(staging)
+            processor.save_pretrained(unfinished)
+        found.generation_config(folder, config).save_pretrained(unfinished)
         # Last, since nothing loads without it.
         config.architectures, config.dtype = [found.model_class.__name__], written_dtype
-        config.save_pretrained(staging)
-        if output.exists():
-            output.rmdir()
-        staging.rename(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        config.save_pretrained(unfinished)
     return Converted(found.name, config, writer.num_parameters, processor is not None)
 
 

@@ -1,12 +1,12 @@
-"""Convert a checkpoint of the AutoShot authors (wentaozhu/AutoShot) to a folder that `AutoShotModel` loads."""
+"""Converts a checkpoint of the AutoShot authors (wentaozhu/AutoShot) to a folder that `AutoShotModel` loads."""
 
 import os
 import pickle
-import tempfile
 from pathlib import Path
 
 import torch
 
+from linvt.atomic_output import check_new_folder, new_folder
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_layers import LAYER_SPECS
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
@@ -49,7 +49,7 @@ def published_keys() -> dict[str, str]:
 
 def convert_autoshot_state_dict(published: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Rename the tensors of the published network and turn its 3-D convolutions into 2-D ones.
+    Renames the tensors of the published network and turns its 3-D convolutions into 2-D ones.
 
     Args:
         published (`dict[str, torch.Tensor]`):
@@ -88,33 +88,24 @@ def convert_autoshot_state_dict(published: dict[str, torch.Tensor]) -> dict[str,
 
 def convert_autoshot_checkpoint(checkpoint_path: str | os.PathLike, output_dir: str | os.PathLike) -> None:
     """
-    Convert the published checkpoint file, `ckpt_0_200_0.pth`, to `config.json` and `model.safetensors`.
-
-    The folder appears under its name only when it is complete.
+    Converts the published checkpoint file, `ckpt_0_200_0.pth`, to `config.json` and `model.safetensors`.
 
     Args:
         checkpoint_path (`str` or `os.PathLike`):
             File saved by `torch.save`: a dict whose entry `"net"` is the state dict. Read without running code of it.
         output_dir (`str` or `os.PathLike`):
-            Folder to make for `AutoShotModel.from_pretrained`. Must not exist, or be empty.
+            New folder for `AutoShotModel.from_pretrained`, see `atomic_output.new_folder`.
 
     Raises:
         `FileNotFoundError`: If there is no such checkpoint.
         `FileExistsError`: If `output_dir` holds something already.
         `ValueError`: If the file is not a checkpoint, or not one of this network.
     """
-    output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} holds something already; give a new folder.")
+    check_new_folder(output_dir)
     model = AutoShotModel(AutoShotConfig())
     model.load_state_dict(convert_autoshot_state_dict(_load_net(Path(checkpoint_path))))
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as staging:
-        complete = Path(staging) / output_dir.name
-        model.save_pretrained(complete)
-        if output_dir.exists():
-            output_dir.rmdir()
-        complete.rename(output_dir)
+    with new_folder(output_dir) as folder:
+        model.save_pretrained(folder)
 
 
 def _load_net(checkpoint_path: Path) -> dict[str, torch.Tensor]:

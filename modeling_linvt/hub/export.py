@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from linvt.atomic_output import check_new_folder, new_folder
 from linvt.checkpoints.light_checkpoint import ADAPTER, LIGHT_PARTS, light_tensors
 from linvt.checkpoints.safe_weights import PICKLES
 from linvt.hub.model_card import write_model_card
@@ -61,7 +61,7 @@ def export_model(
     Args:
         source (`str` or `os.PathLike`): Folder or Hub id of a LinVT model of any format, or the output folder of
             `examples/train_instruction.py`, whose `adapter/` makes it possible to write it light.
-        output (`str` or `os.PathLike`): New folder. It appears when it is whole.
+        output (`str` or `os.PathLike`): New folder, see `atomic_output.new_folder`.
         format (`str`, *optional*, defaults to `"full"`): One of `FORMATS`.
         revision (`str`, *optional*): Branch, tag or commit of a source on the Hub.
         repo_id (`str`, *optional*): Name that it will have on the Hub, for the snippets of its card.
@@ -69,15 +69,15 @@ def export_model(
         on_progress (`Callable[[float], None]`, *optional*): Called with the fraction that is done.
 
     Raises:
-        `ValueError`: If the format is unknown, `output` exists, the source is no LinVT model, or a light checkpoint
+        `FileExistsError`: If `output` holds something already.
+        `ValueError`: If the format is unknown, the source is no LinVT model, or a light checkpoint
             of it would not be the same model.
         `OSError`: If a file cannot be read or written.
     """
     if format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; give one of {', '.join(FORMATS)}.")
     output = Path(output).resolve()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists already; give the name of a new folder.")
+    check_new_folder(output)
     report = on_progress or (lambda fraction: None)
     report(0.0)
     folder, left_out = _source_folder(source, revision)
@@ -86,12 +86,9 @@ def export_model(
     processor = LinVTProcessor.from_pretrained(folder)
     processor.video_processor.take_autoshot_along()
     report(0.4)
-    output.parent.mkdir(parents=True, exist_ok=True)
     expected = {name: _digest(tensor) for name, tensor in model.state_dict().items()} if format == "light" else {}
     _keep_stored_dtypes(model, folder)
-    # Written beside the goal and moved there when it is whole, so that a broken run leaves nothing that loads.
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as staging:
-        complete = Path(staging) / output.name
+    with new_folder(output) as complete:
         if format == "self-contained":
             save_self_contained(model, processor, complete)
         else:
@@ -110,9 +107,6 @@ def export_model(
         if pickles:
             raise ValueError(f"{', '.join(pickles)} would be published, which may run code when it is loaded.")
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        if output.exists():
-            output.rmdir()
-        complete.rename(output)
     report(1.0)
     return Exported(format, output, sizes, tuple(left_out))
 

@@ -9,7 +9,6 @@ old ones are never taken for new ones. They may be deleted at any time.
 import hashlib
 import json
 import os
-import secrets
 import zlib
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils import logging
 
+from linvt.atomic_output import new_file
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video_processing_linvt import is_file
 from linvt.training.encoder_fingerprint import encoder_fingerprint
@@ -165,12 +165,8 @@ class FrameTokenCache:
     def _save(self, path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
         """Writes a file that is there whole or not at all, whenever the process ends."""
         metadata = {**metadata, "format": FORMAT, "name": path.name, "checksum": str(_checksum(tensors))}
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        try:
+        with new_file(path) as part:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=metadata)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 class _MissingVideos:
