@@ -7,6 +7,8 @@ and the code its authors published, wentaozhu/AutoShot. The defaults are the pub
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from linvt.configuration.known_settings import refuse_unknown_settings
+
 
 @strict
 class AutoShotConfig(PreTrainedConfig):
@@ -68,6 +70,7 @@ class AutoShotConfig(PreTrainedConfig):
     batch_norm_eps: float = 1e-3
 
     def __post_init__(self, **kwargs):
+        refuse_unknown_settings(self, kwargs)
         super().__post_init__(**kwargs)
         self.stage_channels = list(self.stage_channels)
         self._check_frames()

@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
+from linvt.configuration.known_settings import refuse_unknown_settings
 
 
 MultiScale = Literal["single", "multi_a", "multi_b", "multi_c"]
@@ -79,6 +80,7 @@ class LinVTVideoConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        refuse_unknown_settings(self, kwargs)
         super().__post_init__(**kwargs)
         self.num_queries = list(self.num_queries)
         self.pooling_windows = list(self.pooling_windows)
@@ -207,8 +209,9 @@ class LinVTConfig(PreTrainedConfig):
     image_llm_weights: Literal["inside", "source", "source_and_adapter"] = "inside"
 
     def __post_init__(self, **kwargs):
+        refuse_unknown_settings(self, kwargs)
         image_llm_config = _image_llm_config(self.image_llm_config)
-        video_tokenizer_config = _video_config(self.video_tokenizer_config)
+        video_tokenizer_config = _video_config(self.video_tokenizer_config, self.transformers_version)
         attn_implementation = kwargs.pop("attn_implementation", None)
         if not self.is_remote_code():
             kwargs.pop("auto_map", None)  # of a self-contained checkpoint, whose code this class does not save
@@ -281,7 +284,13 @@ def _image_llm_config(config: dict | PreTrainedConfig | None) -> PreTrainedConfi
     return CONFIG_MAPPING[model_type].from_dict(fields)
 
 
-def _video_config(config: dict | PreTrainedConfig | None) -> LinVTVideoConfig | RedVillmVideoConfig:
+def _video_config(
+    config: dict | PreTrainedConfig | None, transformers_version: str | None
+) -> LinVTVideoConfig | RedVillmVideoConfig:
+    """
+    Makes the configuration of the video tokenizer; `transformers_version` is that of the saved configuration that it
+    is a part of, `None` where it is not from a saved one.
+    """
     classes = {config_class.model_type: config_class for config_class in (LinVTVideoConfig, RedVillmVideoConfig)}
     if config is None or isinstance(config, dict):
         fields = dict(config or {})
@@ -290,7 +299,7 @@ def _video_config(config: dict | PreTrainedConfig | None) -> LinVTVideoConfig | 
             raise ValueError(
                 f"video_tokenizer_config has model_type {model_type!r}; expected one of {', '.join(classes)}."
             )
-        return classes[model_type](**fields)
+        return classes[model_type](**{"transformers_version": transformers_version, **fields})
     if not isinstance(config, tuple(classes.values())):
         raise ValueError(
             f"video_tokenizer_config is a {type(config).__name__}; give a LinVTVideoConfig, a RedVillmVideoConfig or "

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from linvt.configuration.known_settings import refuse_unknown_settings
+
 
 @strict
 class RedVillmVideoConfig(PreTrainedConfig):
@@ -54,6 +56,7 @@ class RedVillmVideoConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        refuse_unknown_settings(self, kwargs)
         super().__post_init__(**kwargs)
         for name in ("embedding_size", "num_frames", "num_frame_tokens"):
             value = getattr(self, name)

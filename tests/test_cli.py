@@ -12,7 +12,7 @@ from transformers import BertConfig, pipeline
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor
 from linvt.conversion.convert_autoshot import published_keys
-from linvt_cli.cli_main import SMALL_MODEL
+from linvt_cli.cli_ask import SMALL_MODEL
 
 
 def small_model():
@@ -137,7 +137,7 @@ def test_convert(run, tmp_path):
     converted = AutoShotModel.from_pretrained(tmp_path / "autoshot").state_dict()
     assert converted.keys() == weights.keys() and all(torch.equal(converted[k], weights[k]) for k in weights)
     (tmp_path / "other.pth").write_bytes(b"no checkpoint")
-    for source, message in (("other.pth", "not a torch checkpoint"), ("nothing.pth", "No such file")):
+    for source, message in (("other.pth", "not a torch checkpoint"), ("nothing.pth", "there is no file")):
         code, _, errors = run("convert", tmp_path / source, tmp_path / "new")
         assert code == 2 and message in errors and len(errors.splitlines()) == 1 and not (tmp_path / "new").exists()
 

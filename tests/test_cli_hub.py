@@ -231,7 +231,7 @@ def test_a_name_that_is_taken_then_another(run, hub, model_folder, monkeypatch):
     assert run("push", source, "me/model")[0] == 0
     before = hub.repositories["me/model"].branches["main"]
     with monkeypatch.context() as patch:
-        patch.setattr("linvt_cli.cli_hub.export_model", None)  # it is said before the model is exported
+        patch.setattr("linvt.hub.export.export_model", None)  # it is said before the model is exported
         code, output, error = run("push", source, "me/model")
     assert (code, output, error.count("\n")) == (2, "", 1)
     assert "the name me/model is taken" in error and "another name" in error and "--revision main" in error

@@ -20,7 +20,8 @@ def found(monkeypatch):
     """`found(shots)`: makes the detector find these, as ranges of frames."""
 
     def set_shots(shots):
-        monkeypatch.setattr("linvt_cli.cli_shots.load_shot_detector", lambda name: lambda frames: shots)
+        load = "linvt.processors.shots.shot_detection.load_shot_detector"
+        monkeypatch.setattr(load, lambda name: lambda frames: shots)
 
     return set_shots
 
@@ -34,7 +35,7 @@ def drawn(monkeypatch):
         calls.append(args)
         return contact_sheet(*args)
 
-    monkeypatch.setattr("linvt_cli.cli_shots.contact_sheet", record)
+    monkeypatch.setattr("linvt.processors.shots.contact_sheet.contact_sheet", record)
     return calls
 
 
@@ -43,8 +44,8 @@ def nothing_is_read(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the work began before the arguments were checked")
 
-    monkeypatch.setattr("linvt_cli.cli_shots.load_shot_detector", fail)
-    monkeypatch.setattr("linvt_cli.cli_shots.read_video", fail)
+    monkeypatch.setattr("linvt.processors.shots.shot_detection.load_shot_detector", fail)
+    monkeypatch.setattr("linvt.processors.video.video_reading.read_video", fail)
 
 
 def shots_command(video, *options):
@@ -167,6 +168,35 @@ def test_a_contact_sheet_of_what_the_video_shows(run, found, drawn, tmp_path):
         video = make_clip(tmp_path / "clip.mp4", 10, size=size, stretch=stretch)
         assert run(*shots_command(video, "--contact-sheet", tmp_path / "sheet.png"))[0] == 0
         assert drawn[-1][0].shape == (1, 3, *expected)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg", ".webp"])
+def test_a_contact_sheet_replaces_the_one_before(run, found, tmp_path, suffix):
+    video, sheet, usual = make_clip(tmp_path / "clip.mp4", 5), tmp_path / f"sheet{suffix}", tmp_path / "usual"
+    usual.touch()
+    for shots in ([(0, 5)], [(0, 2), (2, 5)]):
+        found(shots)
+        assert run(*shots_command(video, "--contact-sheet", sheet))[0] == 0
+        with Image.open(sheet) as saved:
+            assert saved.width > 240 * len(shots)
+        assert sheet.stat().st_mode == usual.stat().st_mode
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", sheet.name, "usual"}
+
+
+def test_a_sheet_that_cannot_be_written_leaves_the_one_before(run, found, tmp_path, monkeypatch):
+    def breaks(self, path):
+        path.write_bytes(b"half a pic")
+        raise OSError("No space left on device")
+
+    (tmp_path / "sheet.png").write_bytes(b"the one before")
+    video = make_clip(tmp_path / "clip.mp4", 5)
+    found([(0, 5)])
+    monkeypatch.setattr(Image.Image, "save", breaks)
+    monkeypatch.setattr("linvt.processors.shots.contact_sheet.check_picture_format", lambda path: None)
+    code, output, errors = run(*shots_command(video, "--contact-sheet", tmp_path / "sheet.png"))
+    assert (code, output) == (2, "") and "No space left" in errors
+    assert (tmp_path / "sheet.png").read_bytes() == b"the one before"
+    assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "sheet.png"}
 
 
 @pytest.mark.parametrize(

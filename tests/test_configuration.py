@@ -1,7 +1,11 @@
-import pytest
-from transformers import BertConfig, LlavaConfig
+import copy
+import json
 
-from linvt import LinVTConfig, LinVTVideoConfig
+import pytest
+from transformers import AutoConfig, BertConfig, LlavaConfig
+
+from linvt import AutoShotConfig, LinVTConfig, LinVTVideoConfig, RedVillmVideoConfig
+from linvt.configuration.known_settings import own_settings
 
 
 def test_defaults_are_the_papers():
@@ -79,3 +83,71 @@ def test_image_llm_config_is_checked():
         LinVTConfig(image_llm_config=LlavaConfig(), frames_per_batch=0)
     with pytest.raises(ValueError, match="embeddings of 77 channels.*have 4096"):
         LinVTConfig(image_llm_config=LlavaConfig(), video_tokenizer_config={"embedding_size": 77})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: LinVTVideoConfig(hiden_size=64),
+            "LinVTVideoConfig has no setting 'hiden_size'; did you mean hidden_size",
+        ),
+        (lambda: LinVTVideoConfig(temperature=0.5), "has no setting 'temperature'; it has embedding_size, .*top_k"),
+        (lambda: RedVillmVideoConfig(num_frame=5), "RedVillmVideoConfig has .*'num_frame'; did you mean num_frames"),
+        (lambda: AutoShotConfig(treshold=0.5), "AutoShotConfig has .*'treshold'; did you mean threshold"),
+        (lambda: LinVTConfig(image_llm_config=LlavaConfig(), frames_per_path=2), "did you mean frames_per_patch"),
+        (lambda: with_video_tokenizer({"num_querys": [8, 4, 2]}), "did you mean num_queries"),
+        (lambda: with_video_tokenizer({"model_type": "red_villm_video", "pool": "both"}), "did you mean pooling"),
+        (lambda: with_video_tokenizer({"model_type": "red_villm_video", "top_k": 64}), "RedVillm.* has no .*'top_k'"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def with_video_tokenizer(settings: dict) -> LinVTConfig:
+    return LinVTConfig(image_llm_config=LlavaConfig(), video_tokenizer_config=settings)
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 99, "num_queries": [8, 4, 2]}, {"model_type": "red_villm_video"}])
+def test_settings_of_a_saved_configuration_are_all_taken(settings, tmp_path):
+    """Of this version, of another one, and such as trainers and Transformers add."""
+    config = with_video_tokenizer(settings)
+    config.added_by_a_trainer = 1
+    config.video_tokenizer_config.setting_of_another_version = 3
+    config.save_pretrained(tmp_path)
+    as_json = json.loads((tmp_path / "config.json").read_text())
+    assert as_json["video_tokenizer_config"]["setting_of_another_version"] == 3
+    for loaded in (
+        LinVTConfig.from_pretrained(tmp_path),
+        AutoConfig.from_pretrained(tmp_path),
+        LinVTConfig.from_json_file(tmp_path / "config.json"),
+        LinVTConfig.from_dict(as_json),
+        LinVTConfig(**config.to_dict()),
+        copy.deepcopy(config),
+    ):
+        assert {**loaded.to_dict(), "_name_or_path": ""} == config.to_dict()
+    video = type(config.video_tokenizer_config)
+    config.video_tokenizer_config.save_pretrained(tmp_path)
+    assert video.from_pretrained(tmp_path).to_dict() == config.video_tokenizer_config.to_dict()
+    assert with_video_tokenizer(config.video_tokenizer_config.to_dict()).num_video_tokens == config.num_video_tokens
+
+
+def test_settings_of_every_configuration_can_be_given():
+    settings = {"dtype": "float16", "attn_implementation": "eager", "num_labels": 3, "return_dict": False}
+    assert LinVTVideoConfig(**settings).num_labels == 3
+    assert with_video_tokenizer(settings).video_tokenizer_config.return_dict is False
+
+
+def test_own_settings_are_those_of_the_class():
+    assert own_settings(RedVillmVideoConfig(num_frames=7)) == {
+        "embedding_size": None,
+        "num_frames": 7,
+        "num_frame_tokens": 256,
+        "pooling": "both",
+        "temporal_module": True,
+        "temporal_module_init": "projector",
+        "additional_mlp": False,
+        "initializer_range": 0.02,
+    }

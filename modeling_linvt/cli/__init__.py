@@ -1,1 +1,1 @@
-"""The `linvt` command. Its modules are importable without PyTorch, so that `--help` and errors come at once."""
+"""Runs the `linvt` command. PyTorch and Transformers are imported only when arguments and local paths are checked."""

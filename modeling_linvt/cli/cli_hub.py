@@ -2,11 +2,20 @@
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from linvt.hub.export import FORMATS, Exported, export_model
-from linvt.hub.push import check_destination, push_folder
-from linvt_cli.cli_output import ProgressBar, add_json_option, check_folder, table
+from linvt_cli.cli_checks import check_folder, check_new_folder
+from linvt_cli.cli_choices import FORMATS
+from linvt_cli.cli_output import add_json_option, table
+from linvt_cli.cli_progress import Progress
+
+
+if TYPE_CHECKING:
+    from linvt.hub.export import Exported
+    from linvt.hub.push import Destination
 
 
 MODEL = "Hub id or folder of a LinVT model, or what examples/train_instruction.py has written"
@@ -14,7 +23,7 @@ MODEL = "Hub id or folder of a LinVT model, or what examples/train_instruction.p
 
 def add_hub_commands(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("export", help="write a model for the Hub", description=export.__doc__)
-    command.set_defaults(run=export, show=show_exported)
+    command.set_defaults(check=check_export, run=export, show=show_exported)
     command.add_argument("model", help=MODEL)
     command.add_argument("output", help="new folder")
     _add_format_options(command)
@@ -23,7 +32,7 @@ def add_hub_commands(commands: argparse._SubParsersAction) -> None:
     add_json_option(command)
 
     command = commands.add_parser("push", help="put a model onto the Hub", description=push.__doc__)
-    command.set_defaults(run=push, show=show_pushed)
+    command.set_defaults(check=check_push, run=push, show=show_pushed)
     command.add_argument("model", help=MODEL)
     command.add_argument("repo_id", help="name on the Hub, such as NAMESPACE/NAME or, for your own, NAME")
     _add_format_options(command)
@@ -31,8 +40,13 @@ def add_hub_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--revision", help="branch to add a commit to, made if it is new; without it the repository must be new"
     )
-    command.add_argument("--dry-run", action="store_true", help="list what would go, and send nothing")
+    command.add_argument("--dry-run", action="store_true", help="list what would go and send nothing; needs no token")
     add_json_option(command)
+
+
+def check_export(options: argparse.Namespace) -> None:
+    check_folder(options.model)
+    check_new_folder(options.output)
 
 
 def export(options: argparse.Namespace) -> dict:
@@ -46,40 +60,80 @@ def show_exported(result: dict) -> str:
     return "\n".join([table(rows), *_list(result["files"])])
 
 
+def check_push(options: argparse.Namespace) -> None:
+    check_folder(options.model)
+
+
 def push(options: argparse.Namespace) -> dict:
     """Exports a model and sends it to the Hub in one commit. It is written to a temporary folder first (TMPDIR)."""
+    if options.dry_run:
+        return _dry_run(options)
+    from linvt.hub.push import check_destination, push_folder
+
     # What is wrong with the name or the token is found before the model is exported, which may take minutes.
     destination = check_destination(options.repo_id, private=options.private, revision=options.revision)
-    with tempfile.TemporaryDirectory(prefix="linvt-push-") as staging:
-        folder = Path(staging) / destination.repo_id.split("/")[1]
+    with _staging(destination.repo_id) as folder:
         exported = _export(options, folder, repo_id=destination.repo_id)
-        result = {
-            "model": options.model,
-            "repo_id": destination.repo_id,
-            "revision": destination.revision,
-            "new_repository": not destination.repository_exists,
-            "dry_run": options.dry_run,
-            **_about(exported),
-            "removed": list(destination.stale_files(exported.files)),
-        }
-        if options.dry_run:
-            return result
         pushed = push_folder(folder, options.repo_id, private=options.private, revision=options.revision)
-    return {**result, "removed": list(pushed.removed), "url": pushed.url, "commit": pushed.commit}
+    return {
+        **_about_push(options, exported, destination),
+        "removed": list(pushed.removed),
+        "url": pushed.url,
+        "commit": pushed.commit,
+    }
+
+
+def _dry_run(options: argparse.Namespace) -> dict:
+    """Lists what a push would send, also without a token or a connection: the destination is checked last."""
+    from huggingface_hub.utils import validate_repo_id
+
+    from linvt.hub.lost_connection import HTTPError, lost_connection
+    from linvt.hub.push import check_destination
+
+    validate_repo_id(options.repo_id)
+    with _staging(options.repo_id) as folder:
+        exported = _export(options, folder, repo_id=options.repo_id)
+    try:
+        destination = check_destination(options.repo_id, private=options.private, revision=options.revision)
+    except (ValueError, OSError, HTTPError) as error:
+        return {**_about_push(options, exported, None), "warning": lost_connection(error) or str(error)}
+    return _about_push(options, exported, destination)
 
 
 def show_pushed(result: dict) -> str:
-    kind = "a new repository" if result["new_repository"] else "a repository that is there"
+    kinds = {None: "", True: "a new repository, ", False: "a repository that is there, "}
     rows = {
         "would push" if result["dry_run"] else "pushed": f"{result['model']}, {result['format']}",
-        "to": f"{result['repo_id']}, {kind}, branch {result['revision']}",
+        "to": f"{result['repo_id']}, {kinds[result['new_repository']]}branch {result['revision']}",
         **_rows(result),
     }
     if result["removed"]:
         rows["removes" if result["dry_run"] else "removed"] = ", ".join(result["removed"])
+    if "warning" in result:
+        rows["warning"] = result["warning"]
     if not result["dry_run"]:
         rows |= {"commit": result["commit"], "page": result["url"]}
     return "\n".join([table(rows), *_list(result["files"])])
+
+
+@contextmanager
+def _staging(repo_id: str) -> Iterator[Path]:
+    """Gives the path of a temporary folder with the name of the repository, which the card takes over."""
+    with tempfile.TemporaryDirectory(prefix="linvt-push-") as staging:
+        yield Path(staging) / repo_id.split("/")[-1]
+
+
+def _about_push(options: argparse.Namespace, exported: "Exported", destination: "Destination | None") -> dict:
+    """Returns what is pushed and where to; `destination` is `None` where the Hub could not be asked."""
+    where = {"repo_id": options.repo_id, "revision": options.revision or "main", "new_repository": None, "removed": []}
+    if destination is not None:
+        where = {
+            "repo_id": destination.repo_id,
+            "revision": destination.revision,
+            "new_repository": not destination.repository_exists,
+            "removed": list(destination.stale_files(exported.files)),
+        }
+    return {"model": options.model, "dry_run": options.dry_run, **where, **_about(exported)}
 
 
 def _add_format_options(command: argparse.ArgumentParser) -> None:
@@ -93,15 +147,16 @@ def _add_format_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--license", help="for the card (default: that of the image-LLM)")
 
 
-def _export(options: argparse.Namespace, output: str | Path, **settings) -> Exported:
-    check_folder(options.model)
-    with ProgressBar("exporting", options) as on_progress:
+def _export(options: argparse.Namespace, output: str | Path, **settings) -> "Exported":
+    from linvt.hub.export import export_model
+
+    with Progress("exporting", options) as on_progress:
         return export_model(
             options.model, output, options.format, license=options.license, on_progress=on_progress, **settings
         )
 
 
-def _about(exported: Exported) -> dict:
+def _about(exported: "Exported") -> dict:
     files = dict(sorted(exported.files.items()))
     about = {"format": exported.format, "num_bytes": sum(files.values()), "files": files}
     return {**about, "left_out": list(exported.left_out)}

@@ -4,26 +4,23 @@ import argparse
 import csv
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from linvt.processors.shots.contact_sheet import (
-    MAX_THUMBNAILS,
-    check_picture_path,
-    contact_sheet,
-    save_picture,
-    thumbnail,
-)
-from linvt.processors.shots.shot_detection import load_shot_detector
-from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.video_reading import read_video
-from linvt_cli.cli_output import ProgressBar, about_video, add_json_option, check_folder, describe_video, table
+from linvt_cli.cli_checks import check_folder, check_new_picture, check_video
+from linvt_cli.cli_choices import MAX_THUMBNAILS
+from linvt_cli.cli_output import about_video, add_json_option, describe_video, table
+from linvt_cli.cli_progress import Progress
 
+
+if TYPE_CHECKING:
+    from linvt.processors.video.sampled_video import SampledVideo
 
 SHOT_COLUMNS = ("start_frame", "end_frame", "start_seconds", "end_seconds")
 
 
 def add_shots_command(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("shots", help="list the shots of a video", description=shots.__doc__)
-    command.set_defaults(run=shots, show=show_shots)
+    command.set_defaults(check=check_shots, run=shots, show=show_shots)
     command.add_argument("video", help="path or URL of a video")
     command.add_argument("--autoshot", metavar="WEIGHTS", help="Hub id or folder (default: those of this package)")
     command.add_argument(
@@ -37,15 +34,27 @@ def add_shots_command(commands: argparse._SubParsersAction) -> None:
     formats.add_argument("--csv", dest="show", action="store_const", const=show_csv, help="print for spreadsheets")
 
 
-def shots(options: argparse.Namespace) -> dict:
-    """Lists the shots of a video: first frame and frame behind the last, and the same in seconds."""
-    # All that can be wrong is found before the video is read, which may take minutes.
-    if options.contact_sheet is not None:
-        _check_contact_sheet(options.contact_sheet, options.video)
+def check_shots(options: argparse.Namespace) -> None:
+    check_video(options.video)
     if options.autoshot is not None:
         check_folder(options.autoshot)
+    if options.contact_sheet is not None:
+        check_new_picture(options.contact_sheet)
+        picture, video = Path(options.contact_sheet), Path(options.video)
+        if picture.exists() and video.exists() and picture.samefile(video):
+            raise ValueError(f"the contact sheet would overwrite the video {video}; give another name.")
+
+
+def shots(options: argparse.Namespace) -> dict:
+    """Lists the shots of a video: start and end (exclusive), in frames and seconds."""
+    from linvt.processors.shots.contact_sheet import check_picture_format, thumbnail
+    from linvt.processors.shots.shot_detection import load_shot_detector
+    from linvt.processors.video.video_reading import read_video
+
+    if options.contact_sheet is not None:
+        check_picture_format(options.contact_sheet)  # before the video is read, which may take minutes
     detect_shots = load_shot_detector(options.autoshot)
-    with ProgressBar("reading", options) as on_progress:
+    with Progress("reading", options) as on_progress:
         video = read_video(
             options.video,
             # Enough for one from every shot. How many shots there are is not known yet, and reading (for a URL also
@@ -90,27 +99,26 @@ def show_csv(result: dict) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _check_contact_sheet(picture: str, video: str) -> None:
-    check_picture_path(picture)
-    if Path(picture).exists() and Path(video).exists() and Path(picture).samefile(video):
-        raise ValueError(f"the contact sheet would overwrite the video {video}; give another name.")
+def _save_contact_sheet(path: str, video: "SampledVideo") -> dict:
+    from linvt.atomic_output import new_file
+    from linvt.processors.shots.contact_sheet import contact_sheet
 
-
-def _save_contact_sheet(path: str, video: SampledVideo) -> dict:
     places = _middle_frames(video)
     captions = []
     for shot in places:
         start, end = video.shots_seconds[shot]
         captions.append(f"{shot}    {_clock(start)}    {end - start:.2f} s")
     heading = _of_shots(len(places), len(video.shots_frames))
-    save_picture(contact_sheet(video.frames[list(places.values())], captions, heading), path)
+    picture = contact_sheet(video.frames[list(places.values())], captions, heading)
+    with new_file(path) as part:
+        picture.save(part)
     return {"path": path, "num_shots": len(places)}
 
 
-def _middle_frames(video: SampledVideo) -> dict[int, int]:
+def _middle_frames(video: "SampledVideo") -> dict[int, int]:
     """
-    For each shot with a picked frame, in order: the place in `video.frames` of the one nearest to the middle of the
-    shot. As the frames of a shot are spread evenly, it lies in the middle half of the shot.
+    Returns, for each shot with a picked frame, in order, the place in `video.frames` of the one nearest to the middle
+    of the shot. As the frames of a shot are spread evenly, it lies in the middle half of the shot.
     """
 
     def from_middle(place: int) -> int:
@@ -130,7 +138,7 @@ def _of_shots(number: int, total: int) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """As players show it, such as 1:02:03.45."""
+    """Returns a time as players show it, such as 1:02:03.45."""
     minutes, hundredths = divmod(round(seconds * 100), 6000)
     hours, minutes = divmod(minutes, 60)
     rest = f"{hundredths / 100:05.2f}"

@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,37 +79,20 @@ def contact_sheet(frames: torch.Tensor, captions: Sequence[str], heading: str) -
     return sheet
 
 
-def check_picture_path(path: str | os.PathLike) -> None:
+def check_picture_format(path: str | os.PathLike) -> None:
     """
-    Finds out whether a picture can be written there, before the work that makes it.
+    Rejects a name under which Pillow cannot write a picture, before the work that makes it.
 
     Raises:
-        `ValueError`: if the folder is missing, or the path is something else than a file, or its suffix names no
-            format that Pillow writes.
-        `OSError`: if nothing can be written into the folder.
+        `ValueError`: If its suffix names no format that Pillow writes.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file; give the name of a picture, such as shots.png.")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first.")
     picture_format = Image.registered_extensions().get(path.suffix.lower())
     try:
         # A trial, because some formats are only read, and others do not take colours.
         Image.new("RGB", (8, 8)).save(io.BytesIO(), picture_format or path.suffix)
     except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"Pillow writes no pictures named *{path.suffix}; give a name such as shots.png.") from error
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
 
 
-def save_picture(picture: Image.Image, path: str | os.PathLike) -> None:
-    """Writes beside the goal and moves there what is whole, so that a broken run leaves no half picture."""
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".linvt-") as staging:
-        complete = Path(staging) / path.name
-        picture.save(complete)
-        complete.replace(path)
-
-
-__all__ = ["MAX_THUMBNAILS", "check_picture_path", "contact_sheet", "save_picture", "thumbnail"]
+__all__ = ["MAX_THUMBNAILS", "check_picture_format", "contact_sheet", "thumbnail"]

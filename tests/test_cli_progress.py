@@ -1,0 +1,60 @@
+"""Progress of a command: a bar for a person, lines for a log, nothing for a machine."""
+
+import argparse
+import io
+import re
+
+import pytest
+
+from linvt_cli.cli_progress import Progress
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """`shown(reports, ...)`: what is written to standard error by a task that reports (seconds, fraction)."""
+
+    def show(reports, is_terminal=False, json=False, hint=None) -> str:
+        stream = io.StringIO()
+        stream.isatty = lambda: is_terminal
+        monkeypatch.setattr("sys.stderr", stream)
+        seconds = [0.0]
+        monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
+        with Progress("reading", argparse.Namespace(json=json), hint, clock=lambda: seconds[0]) as on_progress:
+            for seconds[0], fraction in reports:
+                on_progress(fraction)
+        return stream.getvalue()
+
+    return show
+
+
+def test_a_log_gets_a_line_every_half_minute(shown):
+    every_second = [(second, second / 400) for second in range(1, 401)]
+    lines = shown(every_second).splitlines()
+    assert len(lines) == 400 // 30
+    assert lines[0] == "reading 8%, about 6 min left" and lines[-1] == "reading 98%, about 10 s left"
+
+
+def test_a_short_task_says_nothing_in_a_log(shown):
+    assert shown([(10, 0.3), (20, 0.6), (29, 1.0)], hint="--uniform") == ""
+    assert shown([(29, 0.5), (31, 1.0)]) == ""  # it is done when its first line is due
+
+
+def test_a_terminal_gets_a_bar_with_the_time_that_is_left(shown):
+    text = shown([(second, second / 100) for second in range(1, 100)], is_terminal=True)
+    assert re.search(r"reading .*\d+% [\d:]+ left", text) and "about" not in text
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_hint_is_given_once_and_only_if_it_takes_more_than_a_minute(shown, is_terminal):
+    fast, slow = ([(second, second / total) for second in range(1, 50)] for total in (59, 61))
+    assert "hint" not in shown(fast, is_terminal, hint="--uniform is faster")
+    assert shown(slow, is_terminal, hint="--uniform is faster").count("hint: --uniform is faster\n") == 1
+    assert "hint" not in shown(slow, is_terminal)
+    # The first moment, in which the decoder is opened, says nothing about the rest.
+    assert "hint" not in shown([(1.5, 0.01), (3, 0.5), (4, 1.0)], is_terminal, hint="--uniform is faster")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_nothing_is_shown_beside_json(shown, is_terminal):
+    every_minute = [(60 * minute, minute / 100) for minute in range(100)]
+    assert shown(every_minute, is_terminal, json=True, hint="--uniform is faster") == ""
