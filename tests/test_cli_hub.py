@@ -119,6 +119,48 @@ def test_a_dry_run_lists_what_a_push_sends(run, hub, model_folder, staging):
     assert list(staging.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("token", "has_network", "message"),
+    [
+        ("", True, "needs a token"),
+        ("hf_wrong", True, "does not accept the token"),
+        (None, False, "cannot be reached"),
+        (None, True, "the name me/model is taken"),
+    ],
+)
+def test_a_dry_run_lists_all_the_same_and_warns(
+    run, hub, make_linvt, tmp_path, monkeypatch, staging, token, has_network, message
+):
+    """Of a model whose image-LLM is not from the Hub, so that its card asks for no licence there."""
+    for part in make_linvt("llava"):
+        part.save_pretrained(tmp_path / "local")
+    options = ("push", tmp_path / "local", "me/model", "--dry-run")
+    planned = json.loads(run(*options, "--json")[1])
+    hub.add_model("me/model", tmp_path / "local")  # now the name is taken
+    hub.requests.clear()
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
+    if not has_network:
+        hub.is_down = True
+    code, output, error = run(*options, "--json")
+    result = json.loads(output)
+    assert (code, error) == (0, "") and message in result["warning"]
+    assert result["files"] == planned["files"] != {} and result["num_bytes"] == planned["num_bytes"]
+    assert result["new_repository"] is None and "warning" not in planned
+    code, output, error = run(*options)
+    assert (code, error) == (0, "") and message in " ".join(output.split()) and "model.safetensors" in output
+    assert writes(hub) == [] and list(staging.iterdir()) == []
+
+
+def test_a_dry_run_of_what_cannot_be_exported_or_named_is_an_error(run, hub, make_linvt, tmp_path):
+    for part in make_linvt("llava"):
+        part.save_pretrained(tmp_path / "local")
+    for arguments, message in ((("me/model", "--format", "light"), "written light"), (("me//model",), "me//model")):
+        code, output, error = run("push", tmp_path / "local", *arguments, "--dry-run")
+        assert (code, output, error.count("\n")) == (2, "", 1) and message in error
+    assert hub.requests == []
+
+
 def test_a_commit_on_purpose_takes_files_of_another_format_away(run, hub, model_folder, tmp_path):
     source = model_folder("llava")
     shards = tmp_path / "shards"
@@ -214,7 +256,7 @@ def test_a_lost_connection_then_the_same_command(run, hub, model_folder, staging
     hub.cut_after(size // 2)
     code, output, error = run("push", source, "me/model")
     assert (code, output, error.count("\n")) == (2, "", 1), error
-    assert "cannot be reached any more" in error and "The same command goes on" in error
+    assert "cannot be reached" in error and "The same command goes on" in error
     assert hub.files("me/model") == {} and list(staging.iterdir()) == []
     arrived = set(hub.large_files)
     hub.restore()
@@ -250,7 +292,7 @@ def test_a_download_that_breaks_off_then_the_same_command(run, hub, model_folder
     hub.cut_after(num_bytes)
     code, output, error = run(*options)
     assert (code, output, error.count("\n")) == (2, "", 1), error
-    assert error.startswith(f"linvt ask: {hub.url} cannot be reached any more ("), error
+    assert error.startswith(f"linvt ask: {hub.url} cannot be reached ("), error
     hub.restore()
     code, output, error = run(*options)
     assert (code, error) == (0, "")

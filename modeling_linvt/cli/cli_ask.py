@@ -73,8 +73,8 @@ def ask(options: argparse.Namespace) -> dict:
     inputs = inputs.to(model.device)
     # Encoded here and not inside `generate`, which does not say how many tokens the frames had.
     with torch.no_grad():
-        frame_tokens, grid = model.encode_video(inputs.pop("pixel_values_videos")[0], inputs["video_shot_ids"][0])
-    inputs |= {"video_frame_tokens": frame_tokens[None], "video_token_grid": torch.tensor([grid])}
+        frame_tokens, grid = model.encode_video(inputs.pop("pixel_values_videos"), inputs["video_shot_ids"])
+    inputs |= {"video_frame_tokens": frame_tokens, "video_token_grid": torch.tensor([grid])}
     with Progress("answering", options) as on_progress:
         streamer = _GenerationProgress(on_progress, options.max_new_tokens)
         limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}

@@ -56,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> dict:
-    """Runs a command whose arguments are checked; what the Hub cannot be asked any more is an `OSError`, too."""
+    """
+    Runs a command whose arguments are checked.
+
+    Raises:
+        `OSError`: For all that the user can mend, a lost connection included; its text is what to tell.
+    """
     from huggingface_hub import logging as hub_logging
     from transformers.utils import logging
 

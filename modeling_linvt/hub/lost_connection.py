@@ -22,8 +22,8 @@ def lost_connection(error: BaseException) -> str | None:
 
 def connection_advice(error: Exception) -> str:
     return (
-        f"{constants.ENDPOINT} cannot be reached any more ({str(error) or type(error).__name__}). The same command "
-        "goes on where it stopped: large files that have gone over as a whole do not go again."
+        f"{constants.ENDPOINT} cannot be reached ({str(error) or type(error).__name__}). The same command goes on "
+        "where it stopped: large files that have gone over as a whole do not go again."
     )
 
 

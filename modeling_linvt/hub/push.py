@@ -83,7 +83,7 @@ def push_folder(
     Raises:
         `ValueError`: if there is no token, the name is invalid or taken, or a file may not be sent.
         `PermissionError`: if the token is wrong or may not write there.
-        `ConnectionError`: if the Hub cannot be reached any more. The same call goes on.
+        `ConnectionError`: if the Hub cannot be reached. The same call goes on.
     """
     files = files_to_send(folder)
     destination = check_destination(repo_id, private=private, revision=revision, token=token)
