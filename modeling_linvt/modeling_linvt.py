@@ -153,7 +153,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
                 kind = f"a {fields['model_type']!r} model" if "model_type" in fields else "no config.json of a model"
                 raise ValueError(
                     f"{pretrained_model_name_or_path} holds {kind}, not a LinVT one. To put a video tokenizer on an "
-                    "image-LLM use LinVTForConditionalGeneration.from_image_llm."
+                    "image-LLM use `linvt wrap`, or LinVTForConditionalGeneration.from_image_llm."
                 )
             weights = fields.get("image_llm_weights", "inside")
         if weights != "inside":

@@ -245,6 +245,8 @@ def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
         (("ask", video_file(12), "What?", "--num-frames", "0"), "num_frames is 0"),
         (("ask", video_file(12), "What?", "--model", tmp_path / "no_model"), "there is no folder"),
         (("ask", video_file(12), "What?", "--model", tmp_path / "bert"), "holds a 'bert' model, not a LinVT one"),
+        (("ask", video_file(12), "What?", "--model", tmp_path / "bert"), "use `linvt wrap`"),
+        (("wrap", SMALL_MODEL, tmp_path / "out"), "give it to `linvt ask`"),
         (("wrap", tmp_path / "bert", tmp_path / "out"), "not an image-LLM"),
         (("wrap", tmp_path / "nothing", tmp_path / "out"), "there is no folder"),
         (("ask", video_file(12), "<video>?"), "text of a message holds <video>"),

@@ -46,7 +46,7 @@ REFUSED = {
     "instructblipvideo": _NEEDS_A_PICTURE,
     "kosmos-2": _BESIDE_THE_PROMPT,
     "kosmos-2.5": _BESIDE_THE_PROMPT,
-    "linvt": "it is a LinVT model already; load it with LinVTForConditionalGeneration.from_pretrained",
+    "linvt": "it is a LinVT model already; give it to `linvt ask`, or LinVTForConditionalGeneration.from_pretrained",
     "mistral4": "it is a language model without vision encoder, which Transformers lists among the image-LLMs",
     "mllama": _CROSS_ATTENTION,
     "pi0": "it gives the actions of a robot, no text",
