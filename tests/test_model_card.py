@@ -16,7 +16,7 @@ from tiny_models import tiny_llava
 
 from linvt import LinVTForConditionalGeneration
 from linvt.hub.model_card import write_model_card
-from linvt.hub.model_records import Evaluation, TrainingStage, read_records, write_records
+from linvt.hub.model_records import RECORD_FILES, Evaluation, TrainingStage, read_records, write_records
 
 
 STAGE = TrainingStage(
@@ -33,7 +33,7 @@ STAGE = TrainingStage(
     versions={"torch": "2.15.0"},
 )
 EVALUATION = Evaluation(
-    of="this model",
+    evaluated="this model",
     data="Some questions",
     data_id="org/questions",
     split="test",
@@ -83,7 +83,7 @@ def test_every_number_is_in_a_file(exported):
 
 def test_metadata(exported):
     write_records(exported, [STAGE, STAGE])
-    before = {**vars(EVALUATION), "of": "the image-LLM", "values": {"order": 50.0}}
+    before = {**vars(EVALUATION), "evaluated": "the image-LLM", "values": {"order": 50.0}}
     write_records(exported, [Evaluation(**before), EVALUATION])
     card = ModelCard.load(write_model_card(exported, "full", repo_id="me/there", license="mit"))
     data = card.data.to_dict()
@@ -145,15 +145,40 @@ def test_records_come_along_from_the_source_and_survive(exported, tmp_path):
         ("{", r"evaluation.json is no JSON"),
         ("{}", r"evaluation.json holds a dict; expected a list of Evaluation"),
         ("[3]", r"entry 0 of .*evaluation.json is a int"),
-        ('[{"of": "x"}]', r"entry 0 of .*has no data, no data_id"),
-        (None, r"entry 0 of .*has an unknown note, values \{'order': '61'\}, which is no object of numbers"),
+        ('[{"evaluated": "x"}]', r"entry 0 of .*evaluation.json is no Evaluation: .*missing.* 'data', 'data_id'"),
     ],
 )
-def test_malformed_records(exported, text, message):
-    wrong = {**vars(EVALUATION), "note": "", "values": {"order": "61"}}
-    (exported / "evaluation.json").write_text(json.dumps([wrong]) if text is None else text)
+def test_files_of_no_records(exported, text, message):
+    (exported / "evaluation.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         write_model_card(exported, "full")
+
+
+@pytest.mark.parametrize(
+    ("record", "wrong", "message"),
+    [
+        (EVALUATION, {"note": ""}, "'note'"),
+        (EVALUATION, {"num_examples": True}, "'num_examples' expected int, got bool"),
+        (EVALUATION, {"values": {"order": 61.3, "mean": "58"}}, r"values\['mean'\].* '58'"),
+        (EVALUATION, {"values": {"order": True}}, r"values\['order'\].* True"),
+        (EVALUATION, {"values": [61.3]}, "'values' expected a dict, got list"),
+        (STAGE, {"learnt": "the video tokenizer"}, "'learnt' expected a list, got str"),
+        (STAGE, {"learnt": ["LoRA", 3]}, r"learnt\[1\].* expected str, got int"),
+        (STAGE, {"learning_rate": "0.001"}, "'learning_rate' .*'0.001'"),
+        (STAGE, {"settings": {"seed": None}}, r"settings\['seed'\].* None"),
+        (STAGE, {"versions": {"torch": 2}}, r"versions\['torch'\].* expected str, got int"),
+    ],
+)
+def test_malformed_records_are_named_by_file_entry_and_field(exported, record, wrong, message):
+    file = RECORD_FILES[type(record)]
+    (exported / file).write_text(json.dumps([vars(record), {**vars(record), **wrong}]))
+    with pytest.raises(ValueError, match=f"entry 1 of .*{file} is no {type(record).__name__}: .*{message}"):
+        write_model_card(exported, "full")
+
+
+def test_whole_numbers_are_numbers(exported):
+    write_records(exported, [Evaluation(**{**vars(EVALUATION), "values": {"order": 61}})])
+    assert read_records(exported, Evaluation)[0].values == {"order": 61}
 
 
 @pytest.mark.parametrize("base", ["license_name: llama", "pipeline_tag: image-text-to-text"])

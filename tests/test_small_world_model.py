@@ -62,7 +62,7 @@ def test_the_figures_of_the_card_are_those_of_its_records(request):
     header, _, *rows = (
         [cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if line[:1] == "|"
     )
-    records = {(evaluation.of, evaluation.data_id): evaluation.values for evaluation in evaluations}
+    records = {(evaluation.evaluated, evaluation.data_id): evaluation.values for evaluation in evaluations}
     before, after = "the model after stage 1", "this model"  # pictures do not change in stage 1
     shown = {
         "videos, after stage 1": records[before, "small-world-videos"],

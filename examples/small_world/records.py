@@ -50,7 +50,7 @@ def records(result: dict, options: Options) -> tuple[list[TrainingStage], list[E
     ]
     evaluations = [
         Evaluation(
-            of="this model" if stage == "tuned" else "the model after stage 1",
+            evaluated="this model" if stage == "tuned" else "the model after stage 1",
             data=f"{kind} of the small world",
             data_id=f"small-world-{kind}",
             split="test",

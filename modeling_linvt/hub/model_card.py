@@ -154,7 +154,7 @@ def _results(evaluations: list[Evaluation]) -> list[EvalResult]:
             metric_value=value,
         )
         for evaluation in evaluations
-        if evaluation.of == "this model"
+        if evaluation.evaluated == "this model"
         for kind, value in evaluation.values.items()
     ]
 
