@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, get_session
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors import safe_open
-from tiny_families import random_video, write_video
+from tiny_families import SMALL, random_video, write_video
 from tiny_models import tiny_llava
 
-from linvt import LinVTForConditionalGeneration
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.hub.export import export_model
 from linvt.hub.model_card import write_model_card
 from linvt.hub.model_records import RECORD_FILES, Evaluation, TrainingStage, read_records, write_records
 
@@ -197,90 +197,64 @@ def test_a_licence_that_is_given_is_not_said_to_be_inherited(exported, monkeypat
         write_model_card(exported, "full")
 
 
-WRAP_AND_EXPORT = """
-import sys
-from pathlib import Path
-from light_models import processor_of, SMALL
-from linvt import LinVTForConditionalGeneration
-from linvt.hub.export import export_model
-from huggingface_hub import ModelCard, constants, get_session
-
-folder = Path(sys.argv[1])
-for name in ("llava", "unlicensed"):
-    LinVTForConditionalGeneration.from_image_llm(f"org/{name}", SMALL).save_pretrained(folder / name)
-    processor_of("llava").save_pretrained(folder / name)
-for format in ("full", "light", "self-contained"):
-    export_model(folder / "llava", folder / format, format, repo_id=f"me/{format}")
-    # The Hub's own check, as ModelCard.validate asks for it; that of huggingface_hub 1.5 knows one address only.
-    card = (folder / format / "README.md").read_text()
-    get_session().post(
-        f"{constants.ENDPOINT}/api/validate-yaml", json={"repoType": "model", "content": card}
-    ).raise_for_status()
-
-def error(*arguments, **options):
-    try:
-        export_model(*arguments, **options)
-    except ValueError as error:
-        return str(error)
-
-print(error(folder / "llava", folder / "other", license="mit"))
-print(error(folder / "unlicensed", folder / "other"))
-export_model(folder / "unlicensed", folder / "given", license="apache-2.0")
-"""
-
 RUN = """
 import os, shlex, sys
 
 os.chdir(sys.argv[1])
-if sys.argv[2] == "self-contained":
+if sys.argv[2] == "without linvt":
     sys.modules["linvt"] = sys.modules["peft"] = None  # as if they were not installed
-kind = None
-for snippet in sys.argv[3:]:
-    exec(snippet, {}) if kind == "python" else None
-    if kind == "bash":
+for kind, snippet in zip(sys.argv[3::2], sys.argv[4::2], strict=True):
+    if kind == "python":
+        exec(snippet, {})
+    else:
         from linvt_cli.cli_main import main
 
-        assert main(shlex.split(snippet)[1:]) == 0
-    kind = snippet if kind is None else None
+        assert kind == "bash" and main(shlex.split(snippet)[1:]) == 0
     print("--")
 """
 
 
-def test_cards_of_exports(tmp_path):
+def test_cards_of_exports(hub, tmp_path):
     """All formats: the licence is that of the image-LLM, the Hub takes the card, and its snippets run."""
-    tests = Path(__file__).parent
-    paths = {"PYTHONPATH": f"{tests}:{tests.parent / 'examples'}"}
     image_llm, processor = tiny_llava()
     image_llm.save_pretrained(tmp_path / "image_llm")
     processor.save_pretrained(tmp_path / "image_llm")
     write_video(tmp_path / "video.mp4", random_video(12))
-    with HubServer() as hub:
-        hub.add_model("org/unlicensed", tmp_path / "image_llm")
-        licence = "license: other\nlicense_name: llama\nlicense_link: LICENSE"
-        (tmp_path / "image_llm" / "README.md").write_text(f"---\n{licence}\n---\n")
-        commit = hub.add_model("org/llava", tmp_path / "image_llm")
-        done = hub.run(WRAP_AND_EXPORT, tmp_path / "home", tmp_path, env=paths)
-        assert done.returncode == 0, done.stderr
-        other, unlicensed = done.stdout.splitlines()
-        assert other.startswith("The licence is given as 'mit'") and "is 'other'" in other
-        assert "names no licence" in unlicensed
-        assert ModelCard.load(tmp_path / "given" / "README.md").data.license == "apache-2.0"
-        for format, relation in (("full", "finetune"), ("light", "adapter"), ("self-contained", "finetune")):
-            card = ModelCard.load(tmp_path / format / "README.md")
-            data = card.data.to_dict()
-            assert (data["base_model"], data["base_model_relation"]) == ("org/llava", relation)
-            assert (data["license"], data["license_name"]) == ("other", "llama")
-            assert data["license_link"] == f"https://huggingface.co/org/llava/blob/{commit}/LICENSE"
-            assert "weights are in `autoshot/`" in card.text
-            assert (
-                commit in card.text
-                and "Blender Foundation" in (tmp_path / format / "autoshot" / "README.md").read_text()
-            )
-            hub.add_model(f"me/{format}", tmp_path / format)
-            code = re.findall(r"```(python|bash)\n(.*?)```", card.text, re.DOTALL)
-            kinds = ["python", "python", *([] if format == "self-contained" else ["bash"])]
-            assert [kind for kind, _ in code] == kinds
-            ran = hub.run(RUN, tmp_path / "fresh", tmp_path, format, *itertools.chain(*code))
-            assert ran.returncode == 0, ran.stderr
-            answers = ran.stdout.split("--\n")
-            assert len(answers) == 2 * len(code) + 1 and all(answers[1::2]), ran.stdout
+    hub.add_model("org/unlicensed", tmp_path / "image_llm")
+    licence = "license: other\nlicense_name: llama\nlicense_link: LICENSE"
+    (tmp_path / "image_llm" / "README.md").write_text(f"---\n{licence}\n---\n")
+    commit = hub.add_model("org/llava", tmp_path / "image_llm")
+    for name in ("llava", "unlicensed"):
+        LinVTForConditionalGeneration.from_image_llm(f"org/{name}", SMALL).save_pretrained(tmp_path / name)
+        size = {"height": 56, "width": 56}
+        LinVTProcessor.from_image_llm_processor(processor, 12, size, num_frames=4).save_pretrained(tmp_path / name)
+    with pytest.raises(ValueError, match="The licence is given as 'mit'.* is 'other'"):
+        export_model(tmp_path / "llava", tmp_path / "other", license="mit")
+    with pytest.raises(ValueError, match="names no licence"):
+        export_model(tmp_path / "unlicensed", tmp_path / "other")
+    export_model(tmp_path / "unlicensed", tmp_path / "given", license="apache-2.0")
+    assert ModelCard.load(tmp_path / "given" / "README.md").data.license == "apache-2.0"
+
+    snippets = {"with linvt": [], "without linvt": []}
+    for format, relation in (("full", "finetune"), ("light", "adapter"), ("self-contained", "finetune")):
+        export_model(tmp_path / "llava", tmp_path / format, format, repo_id=f"me/{format}")
+        card = ModelCard.load(tmp_path / format / "README.md")
+        # The Hub's own check, as ModelCard.validate asks for it; that of huggingface_hub 1.5 knows one address only.
+        asked = {"repoType": "model", "content": (tmp_path / format / "README.md").read_text()}
+        get_session().post(f"{hub.url}/api/validate-yaml", json=asked).raise_for_status()
+        data = card.data.to_dict()
+        assert (data["base_model"], data["base_model_relation"]) == ("org/llava", relation)
+        assert (data["license"], data["license_name"]) == ("other", "llama")
+        assert data["license_link"] == f"https://huggingface.co/org/llava/blob/{commit}/LICENSE"
+        assert "weights are in `autoshot/`" in card.text and commit in card.text
+        assert "Blender Foundation" in (tmp_path / format / "autoshot" / "README.md").read_text()
+        hub.add_model(f"me/{format}", tmp_path / format)
+        code = re.findall(r"```(python|bash)\n(.*?)```", card.text, re.DOTALL)
+        assert [kind for kind, _ in code] == ["python", "python", *([] if format == "self-contained" else ["bash"])]
+        assert all(f"me/{format}" in snippet for _, snippet in code)
+        snippets["without linvt" if format == "self-contained" else "with linvt"] += code
+    for installed, code in snippets.items():
+        ran = hub.run(RUN, tmp_path / "fresh", tmp_path, installed, *itertools.chain(*code))
+        assert ran.returncode == 0, ran.stderr
+        *answers, rest = ran.stdout.split("--\n")
+        assert len(answers) == len(code) and all(answers) and not rest, ran.stdout
