@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer
 from safetensors.torch import load_file, save_file
 from tiny_families import random_video
 from transformers import AutoProcessor, AutoVideoProcessor
@@ -211,29 +210,7 @@ def test_pickles_are_not_loaded(saved, image_llm, tmp_path):
         LinVTForConditionalGeneration.from_image_llm(tmp_path / "image_llm")
 
 
-BY_ID = """
-import sys
-from pathlib import Path
-from transformers import AutoProcessor, AutoVideoProcessor
-from linvt import LinVTForConditionalGeneration, LinVTProcessor, LinVTVideoProcessor
-from linvt.hub.export import export_model
-
-for load in (AutoProcessor, LinVTProcessor, AutoVideoProcessor, LinVTVideoProcessor):
-    for revision in ("main", "other"):
-        options = {"token": "hf_may_read", "cache_dir": Path(sys.argv[1]) / "cache", "revision": revision}
-        loaded = load.from_pretrained("org/secret", **options)
-        loaded.save_pretrained(Path(sys.argv[1]) / revision)
-        print((Path(sys.argv[1]) / revision / "autoshot" / "model.safetensors").stat().st_size)
-try:
-    LinVTForConditionalGeneration.from_pretrained("org/pickle")
-except ValueError as error:
-    print(error)
-exported = export_model("org/trained", Path(sys.argv[1]) / "full")
-print(sorted(exported.files), exported.left_out)
-"""
-
-
-def test_autoshot_weights_and_pickles_by_hub_id(saved, own_autoshot, tmp_path):
+def test_autoshot_weights_and_pickles_by_hub_id(hub, saved, own_autoshot, tmp_path, monkeypatch):
     """Revision, token and cache folder reach the weights of AutoShot as they reach the other files."""
     export_model(saved, tmp_path / "first")
     shutil.copytree(tmp_path / "first", tmp_path / "second")
@@ -244,19 +221,22 @@ def test_autoshot_weights_and_pickles_by_hub_id(saved, own_autoshot, tmp_path):
     torch.save(load_file(saved / "model.safetensors"), tmp_path / "pickle" / "pytorch_model.bin")
     shutil.copytree(saved, tmp_path / "trained")
     torch.save({"learning_rate": 1.0}, tmp_path / "trained" / "training_args.bin")
-    with HubServer() as hub:
-        hub.add_model("org/secret", tmp_path / "first", private=True)
-        repository = hub.repositories["org/secret"]
-        repository.branches["other"] = repository.branches["main"]
-        hub.add_model("org/secret", tmp_path / "second", revision="other")
-        hub.add_model("org/pickle", tmp_path / "pickle")
-        hub.add_model("org/trained", tmp_path / "trained")
-        done = hub.run(BY_ID, tmp_path / "home", tmp_path / "out", env={"HF_TOKEN": ""})
-        assert done.returncode == 0, done.stderr[-3000:]
-        asked = [path for _, path in hub.requests]
-    *sizes, refused, exported = done.stdout.splitlines()
-    expected = [(folder / "model.safetensors").stat().st_size for folder in (AUTOSHOT_WEIGHTS, own_autoshot)]
-    assert [int(size) for size in sizes] == expected * 4
-    assert "org/pickle has its weights as a pickle only (pytorch_model.bin)" in refused
-    assert not any("pytorch_model.bin" in path or "training_args.bin" in path for path in asked)
-    assert "'autoshot/model.safetensors'" in exported and "('training_args.bin',)" in exported
+    hub.add_model("org/secret", tmp_path / "first", private=True)
+    repository = hub.repositories["org/secret"]
+    repository.branches["other"] = repository.branches["main"]
+    hub.add_model("org/secret", tmp_path / "second", revision="other")
+    hub.add_model("org/pickle", tmp_path / "pickle")
+    hub.add_model("org/trained", tmp_path / "trained")
+
+    monkeypatch.setenv("HF_TOKEN", "")
+    options = {"token": hub.read_token, "cache_dir": tmp_path / "own_cache"}
+    for load in (AutoProcessor, LinVTProcessor, AutoVideoProcessor, LinVTVideoProcessor):
+        for revision, weights in (("main", AUTOSHOT_WEIGHTS), ("other", own_autoshot)):
+            loaded = load.from_pretrained("org/secret", revision=revision, **options)
+            loaded.save_pretrained(tmp_path / f"{load.__name__}_{revision}")
+            assert same_files(tmp_path / f"{load.__name__}_{revision}" / "autoshot", weights)
+    with pytest.raises(ValueError, match=r"org/pickle has its weights as a pickle only \(pytorch_model.bin\)"):
+        LinVTForConditionalGeneration.from_pretrained("org/pickle")
+    exported = export_model("org/trained", tmp_path / "full")
+    assert "autoshot/model.safetensors" in exported.files and exported.left_out == ("training_args.bin",)
+    assert not any("pytorch_model.bin" in path or "training_args.bin" in path for _, path in hub.requests)

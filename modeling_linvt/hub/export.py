@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import list_repo_files, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
@@ -119,7 +119,7 @@ def _source_folder(source: str | os.PathLike, revision: str | None) -> tuple[Pat
         folder, files = Path(source), [path.name for path in Path(source).iterdir()]
     else:
         folder = Path(snapshot_download(str(source), revision=revision, ignore_patterns=_NOT_PUBLISHED))
-        files = list_repo_files(str(source), revision=folder.name)  # a snapshot is named by its commit
+        files = HfApi().list_repo_files(str(source), revision=folder.name)  # a snapshot is named by its commit
     return folder, sorted(file for file in files if file.lower().endswith(PICKLES) and "/" not in file)
 
 
