@@ -225,7 +225,7 @@ def test_formats_are_told_apart():
 def test_unknown_formats_list_the_known(tmp_path, source):
     with pytest.raises(ValueError, match="model_type 'bert'.*internvl2.*--kind"):
         checkpoint_kind({"model_type": "bert"}, {})
-    with pytest.raises(ValueError, match="no kind 'other'; known are .*internvl2"):
+    with pytest.raises(ValueError, match="unknown kind 'other'; choose one of .*internvl2"):
         convert_checkpoint(source, tmp_path / "output", kind="other")
     with pytest.raises(ValueError, match="has no revision 'v1'"):
         convert_checkpoint(source, tmp_path / "output", revision="v1")

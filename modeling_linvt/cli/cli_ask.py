@@ -1,4 +1,4 @@
-"""The command `linvt ask`: an answer about a video, and what the model saw of it."""
+"""Answers a question about a video: the command `linvt ask`."""
 
 import argparse
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Checks of local paths that need no more than the path, so that these errors come at once."""
+"""Checks local paths without importing what takes seconds, so that errors in them come at once."""
 
 import os
 import re

@@ -1,5 +1,5 @@
-"""Choices and numbers that the parser shows. They repeat those of `linvt`, whose import takes seconds, and
-tests/test_cli_start.py compares them.
+"""Lists the choices of options. They repeat constants of `linvt`, whose import takes seconds; tests/test_cli_start.py
+compares the two.
 """
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

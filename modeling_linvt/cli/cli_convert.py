@@ -1,4 +1,4 @@
-"""The command `linvt convert`: weights as they were published, as a folder that Transformers loads."""
+"""Converts published weights to a folder that Transformers loads: the command `linvt convert`."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The commands `linvt export` and `linvt push`: a model as a folder in one of three formats, and onto the Hub."""
+"""Writes a model for the Hub and sends it there: the commands `linvt export` and `linvt push`."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""The `linvt` command: ask about a video, list its shots, wrap, convert, export and push models.
+"""Asks about a video, lists its shots, and wraps, converts, exports and pushes models: the command `linvt`.
 
 Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 130 interrupted, 1 anything
 else.

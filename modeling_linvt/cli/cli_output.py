@@ -16,7 +16,7 @@ def add_json_option(command: argparse._ActionsContainer) -> None:
 
 
 def about_video(source: str, video: "SampledVideo") -> dict:
-    """Returns what every command says of a video, for machines."""
+    """Describes a video for machines, as every command does."""
     return {
         "source": source,
         "duration_seconds": round(video.duration_seconds, 3),
@@ -28,13 +28,13 @@ def about_video(source: str, video: "SampledVideo") -> dict:
 
 
 def describe_video(about: dict) -> str:
-    """Returns the same for a person, in one line."""
+    """Describes the same for a person, in one line."""
     lost = f", {about['num_lost_frames']} frames lost" if about["num_lost_frames"] else ""
     return f"{about['source']}, {about['duration_seconds']:.2f} s, {about['width']} x {about['height']}{lost}"
 
 
 def table(rows: dict[str, str]) -> str:
-    """Returns rows with a title each, wrapped to the width of the terminal."""
+    """Formats rows with a title each, wrapped to the width of the terminal."""
     width, indent = min(shutil.get_terminal_size().columns, 100), max(map(len, rows)) + 2
     return "\n".join(
         textwrap.fill(

@@ -1,4 +1,4 @@
-"""Shows how far a command is, on standard error."""
+"""Shows the progress of a command on standard error."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""The command `linvt shots`: the shots of a video as a table, as JSON or CSV, and as a contact sheet."""
+"""Lists the shots of a video as a table, JSON or CSV, and as a contact sheet: the command `linvt shots`."""
 
 import argparse
 import csv

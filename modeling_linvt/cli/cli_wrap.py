@@ -1,4 +1,4 @@
-"""The command `linvt wrap`: an image-LLM with a fresh video tokenizer, as a folder."""
+"""Saves an image-LLM with a fresh video tokenizer: the command `linvt wrap`."""
 
 import argparse
 import json

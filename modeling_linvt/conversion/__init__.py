@@ -1,4 +1,4 @@
-"""Checkpoints in the format in which image-LLMs were published, to folders that Transformers loads.
+"""Converts image-LLMs from the format of their publication to folders that Transformers loads.
 
 One file per base, whose kind is listed here; `convert.py` does the rest.
 """

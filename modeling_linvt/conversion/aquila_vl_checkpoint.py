@@ -120,7 +120,7 @@ class AquilaVLCheckpoint(CheckpointKind):
 
 
 def _pinpoints(published: str | list, image_size: int) -> list[list[int]]:
-    """Sizes in pixels that a picture is brought to; also written as a range of tiles, `(1x1),...,(6x6)`."""
+    """Returns the sizes in pixels to resize a picture to; also written as a range of tiles, `(1x1),...,(6x6)`."""
     if isinstance(published, list):
         return [list(size) for size in published]
     tiles = [tuple(map(int, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", published)]

@@ -1,4 +1,4 @@
-"""What `linvt convert` has to know of a published format: one [`CheckpointKind`] per base, with rules for its keys."""
+"""Describes published formats for `linvt convert`: one [`CheckpointKind`] per base, with rules for its keys."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ Shapes = dict[str, tuple[int, ...]]
 @dataclass(frozen=True)
 class KeyRule:
     r"""
-    What becomes of the keys that match. Of several rules that match a key, the first counts.
+    Maps keys of a source to keys of the result. Of several rules that match a key, the first counts.
 
     Args:
         pattern (`str`): Regular expression that matches the whole key of the source.
@@ -35,7 +35,7 @@ class KeyRule:
 @dataclass(frozen=True)
 class JoinRule:
     """
-    One tensor of the result that is made of several of the source.
+    Joins several tensors of the source to one of the result.
 
     Args:
         sources (`tuple[str, ...]`): Their keys, literally; none of them may match a [`KeyRule`] too.
@@ -50,7 +50,7 @@ class JoinRule:
 
 class CheckpointKind(ABC):
     """
-    The format of one base.
+    Describes the format of one base.
 
     Attributes:
         name (`str`): For `--kind`, such as `"internvl2"`.
@@ -62,12 +62,12 @@ class CheckpointKind(ABC):
 
     @abstractmethod
     def recognises(self, config: dict, shapes: Shapes) -> bool:
-        """Whether a folder with this `config.json` and these tensors is of this kind; true for one kind at most."""
+        """Tells whether a folder with this `config.json` and these tensors is of this kind; true for one at most."""
 
     @abstractmethod
     def config(self, config: dict, shapes: Shapes) -> PreTrainedConfig:
         """
-        Configuration of the result.
+        Returns the configuration of the result.
 
         Args:
             config (`dict`): `config.json` of the source.
@@ -79,14 +79,14 @@ class CheckpointKind(ABC):
 
     @abstractmethod
     def rules(self, config: PreTrainedConfig) -> list[KeyRule | JoinRule]:
-        """What becomes of every key, for a result of this configuration."""
+        """Returns the rules for all keys, for a result of this configuration."""
 
     @abstractmethod
     def processor(self, folder: Path, config: PreTrainedConfig) -> ProcessorMixin | None:
-        """The processor with its chat template and tokenizer; `None` if the folder holds no tokenizer."""
+        """Returns the processor with its chat template and tokenizer; `None` if the folder holds no tokenizer."""
 
     def generation_config(self, folder: Path, config: PreTrainedConfig) -> GenerationConfig:
-        """Where an answer ends: the special tokens that the source's `generation_config.json` or config names."""
+        """Returns where an answer ends: the special tokens of the source's `generation_config.json` or config."""
         stated = config.get_text_config()
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         ids = {name: getattr(stated, name, None) for name in names}
@@ -98,13 +98,13 @@ class CheckpointKind(ABC):
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a vocabulary."""
+    """Tells whether a folder holds a vocabulary."""
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "*.tiktoken")
     return any(any(folder.glob(name)) for name in names)
 
 
 def stated(config: dict, *names: str):
-    """`config[names[0]][names[1]]...` of a `config.json`; a `ValueError` that names it where it is not stated."""
+    """Returns `config[names[0]][names[1]]...`; raises a `ValueError` that names it where it is not stated."""
     value = config
     for name in names:
         if not isinstance(value, dict) or value.get(name) is None:
@@ -114,7 +114,7 @@ def stated(config: dict, *names: str):
 
 
 def num_layers(shapes: Shapes, prefix: str) -> int:
-    """Number of the layers `{prefix}0.`, `{prefix}1.`, ... that the tensors belong to, such as `model.layers.`."""
+    """Counts the layers `{prefix}0.`, `{prefix}1.`, ... that the tensors belong to, such as `model.layers.`."""
     return 1 + max(
         (int(key.removeprefix(prefix).split(".")[0]) for key in shapes if key.startswith(prefix)), default=-1
     )

@@ -15,8 +15,8 @@ _NAMES = ("model.safetensors", "pytorch_model.bin")
 
 class CheckpointReader:
     """
-    The tensors of a folder. One file is open at a time, and mapped instead of read where its format allows it (all
-    but `.bin` files older than PyTorch 1.6), so that no more than one file is in memory.
+    Reads the tensors of a folder. One file is open at a time, and mapped instead of read where its format allows it
+    (all but `.bin` files older than PyTorch 1.6), so that no more than one file is in memory.
 
     Args:
         folder (`Path`): With `model.safetensors` or `pytorch_model.bin`, or several such files and their index.
@@ -42,7 +42,7 @@ class CheckpointReader:
             self.shapes |= shapes
 
     def tensor(self, key: str) -> torch.Tensor:
-        """One tensor, on the CPU; fast if it lies in the same file as the one before."""
+        """Returns one tensor, on the CPU; fast if it lies in the same file as the one before."""
         tensors = self._tensors(self._files[key])
         return tensors[key] if isinstance(tensors, Mapping) else tensors.get_tensor(key)
 
@@ -61,7 +61,7 @@ class CheckpointReader:
 
 
 def _weight_files(folder: Path) -> dict[Path, set[str]]:
-    """Files with weights, in order, and the keys that the index says each of them holds."""
+    """Lists the files with weights, in order, and the keys that the index says each of them holds."""
     for name in _NAMES:
         index = folder / f"{name}.index.json"
         if index.is_file():

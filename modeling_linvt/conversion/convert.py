@@ -23,7 +23,7 @@ _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 
 
 class Converted(NamedTuple):
-    """What was made."""
+    """Describes a converted checkpoint."""
 
     kind: str
     config: PreTrainedConfig
@@ -94,7 +94,7 @@ def convert_checkpoint(
 
 def checkpoint_kind(config: dict, shapes: Shapes, name: str | None = None) -> CheckpointKind:
     """
-    The format of a checkpoint, or the one of this name.
+    Recognises the format of a checkpoint, or finds the one of this name.
 
     Raises:
         `ValueError`: If there is none.
@@ -103,7 +103,7 @@ def checkpoint_kind(config: dict, shapes: Shapes, name: str | None = None) -> Ch
     if name is not None:
         found = [kind for kind in KINDS if kind.name == name]
         if not found:
-            raise ValueError(f"there is no kind {name!r}; known are {known}.")
+            raise ValueError(f"unknown kind {name!r}; choose one of {known}.")
     else:
         found = [kind for kind in KINDS if kind.recognises(config, shapes)]
     if len(found) != 1:

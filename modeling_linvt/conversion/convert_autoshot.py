@@ -27,7 +27,7 @@ _LINEAR_NAMES = {
 
 
 def published_keys() -> dict[str, str]:
-    """Our key to the published key, for every parameter and buffer of [`AutoShotModel`]."""
+    """Maps our key to the published key, for every parameter and buffer of [`AutoShotModel`]."""
     keys = {}
     for index, spec in enumerate(LAYER_SPECS):
         ours, published = f"layers.{index}", spec.published_name

@@ -133,7 +133,9 @@ class InternVL2Checkpoint(CheckpointKind):
         if not has_tokenizer(folder):
             return None
         if config.template not in _TURNS:
-            raise ValueError(f"config.json names the template {config.template!r}; known are {', '.join(_TURNS)}.")
+            raise ValueError(
+                f"config.json names the template {config.template!r}; expected one of {', '.join(_TURNS)}."
+            )
         tokenizer = _tokenizer(folder, config)
         config.image_token_id = tokenizer.context_image_token_id
         height, width = config.vision_config.image_size
@@ -208,7 +210,7 @@ def _text_config(llm: dict) -> PreTrainedConfig:
             sliding_window=None if window is None else window + 1,
             rope_parameters=rope,
         )
-    raise ValueError(f"the LLM of config.json is a {architecture}; known are Qwen2, InternLM2, Llama and Phi3.")
+    raise ValueError(f"the LLM of config.json is a {architecture}; expected one of Qwen2, InternLM2, Llama and Phi3.")
 
 
 def _tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerFast:

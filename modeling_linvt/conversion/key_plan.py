@@ -1,4 +1,4 @@
-"""Which tensors of a source make which of the result, with every key accounted for before anything is read."""
+"""Plans which tensors of a source make which of the result; every key is accounted for before anything is read."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ _MAX_PROBLEMS = 8
 
 @dataclass(frozen=True)
 class Step:
-    """Tensors of the source that make tensors of the result; `make` takes and gives them in this order."""
+    """Makes tensors of the result from tensors of the source; `make` takes and gives them in this order."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -23,7 +23,7 @@ class Step:
 
 
 def expected_shapes(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> Shapes:
-    """Keys and shapes that a checkpoint of this model holds; of tied tensors the first one only."""
+    """Lists keys and shapes of a checkpoint of this model; of tied tensors the first one only."""
     with torch.device("meta"):
         model = model_class(config)
     model.tie_weights()
@@ -39,6 +39,8 @@ def plan_conversion(
     shapes: Shapes, rules: list[KeyRule | JoinRule], config: PreTrainedConfig, expected: Shapes
 ) -> list[Step]:
     """
+    Plans how the tensors of the result are made.
+
     Args:
         shapes (`dict[str, tuple[int, ...]]`): Tensors of the source; the steps are in their order.
         rules (`list[KeyRule | JoinRule]`): What becomes of them.
@@ -88,7 +90,7 @@ def _splitter(rule: KeyRule, config: PreTrainedConfig) -> Callable[[list[torch.T
 
 
 def _shape_problems(step: Step, shapes: Shapes, expected: Shapes) -> list[str]:
-    """The step is tried on tensors without values."""
+    """Tries a step on tensors without values, and lists the wrong shapes."""
     found = ", ".join(f"{source} {shapes[source]}" for source in step.sources)
     wanted = ", ".join(f"{target} {expected[target]}" for target in step.targets if target in expected)
     try:
@@ -105,7 +107,7 @@ def _shape_problems(step: Step, shapes: Shapes, expected: Shapes) -> list[str]:
 
 
 def _sources_of(target: str, rules: list[KeyRule | JoinRule]) -> str:
-    """The keys of the source that would make this target, as far as the rules tell."""
+    """Lists the keys of the source that would make this target, as far as the rules tell."""
     for rule in rules:
         if isinstance(rule, JoinRule):
             if rule.target == target:
@@ -123,7 +125,7 @@ def _sources_of(target: str, rules: list[KeyRule | JoinRule]) -> str:
 
 
 def _fill_groups(pattern: str, groups: dict[str, str]) -> str:
-    """A pattern as a plain key, with what its groups `"1"`, `"2"`, ... matched."""
+    """Returns a pattern as a plain key, with the matches of its groups `"1"`, `"2"`, ... matched."""
     numbers = iter(range(1, 10))
     key = re.sub(r"\((?!\?)[^()]*\)", lambda group: groups.get(str(next(numbers)), group[0]), pattern)
     return key.replace("\\.", ".")

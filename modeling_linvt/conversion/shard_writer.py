@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 class ShardWriter:
     """
-    Holds tensors until they make a file.
+    Writes tensors to files of a limited size; holds them until they fill one.
 
     Args:
         folder (`Path`): To write to.
@@ -24,7 +24,7 @@ class ShardWriter:
         self._shards: list[list[str]] = []
 
     def add(self, key: str, tensor: torch.Tensor) -> None:
-        """The tensor is copied, so that it may be a view of something that goes."""
+        """Adds a copy of the tensor, which may be a view of something that goes."""
         if self._held and self._held_bytes + tensor.nbytes > self.max_shard_bytes:
             self._write_shard()
         self._held[key] = tensor.clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""What checkpoints with a SigLIP inside have in common."""
+"""Describes the SigLIP inside of several published checkpoints."""
 
 import math
 
@@ -9,7 +9,7 @@ from linvt.conversion.checkpoint_kinds import KeyRule, Shapes, num_layers
 
 def siglip_config(shapes: Shapes, prefix: str) -> SiglipVisionConfig:
     """
-    Configuration of a SigLIP so400m of which no sizes are stated.
+    Returns the configuration of a SigLIP so400m of which no sizes are stated.
 
     Args:
         prefix (`str`): What its keys start with, such as `model.vision_tower.vision_tower.vision_model.`.
@@ -42,7 +42,7 @@ def siglip_config(shapes: Shapes, prefix: str) -> SiglipVisionConfig:
 
 def siglip_rules(prefix: str) -> list[KeyRule]:
     """
-    Rules for a SigLIP that becomes `model.vision_tower`, without its pooling head.
+    Returns the rules for a SigLIP that becomes `model.vision_tower`, without its pooling head.
 
     Args:
         prefix (`str`): As a pattern, such as `model\\.vision_tower\\.vision_model\\.`.

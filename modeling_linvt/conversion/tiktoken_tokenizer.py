@@ -1,4 +1,4 @@
-"""A `.tiktoken` file, the vocabulary of Qwen's first generation, to the tokenizer of Transformers."""
+"""Converts a `.tiktoken` file, the vocabulary of Qwen's first generation, to a tokenizer of Transformers."""
 
 import base64
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The code on a model card. It runs as it stands, next to a file video.mp4 (tests/test_model_card.py)."""
+"""Writes the code on a model card. It runs as it stands, next to a file video.mp4 (tests/test_model_card.py)."""
 
 _ASK = """processor = AutoProcessor.from_pretrained("{name}"{remote})
 model = AutoModelForImageTextToText.from_pretrained("{name}"{remote})
@@ -55,7 +55,7 @@ from transformers import pipeline
 
 
 def snippets(format: str, name: str) -> str:
-    """Markdown for a checkpoint of this format under this name, a Hub id or a folder."""
+    """Returns Markdown for a checkpoint of this format under this name, a Hub id or a folder."""
     alone = format == "self-contained"
     values = {"name": name, "remote": ", trust_remote_code=True" if alone else ""}
     text = _ALONE if alone else _WITH_LINVT

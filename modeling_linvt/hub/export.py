@@ -33,6 +33,8 @@ _ADAPTER_PREFIX = "base_model.model."  # of every name that PEFT writes
 @dataclass(frozen=True)
 class Exported:
     """
+    Describes an exported folder.
+
     Args:
         format (`str`): One of `FORMATS`.
         output (`Path`): The folder.
@@ -58,6 +60,8 @@ def export_model(
     on_progress: Callable[[float], None] | None = None,
 ) -> Exported:
     """
+    Writes a model as a folder, with its AutoShot weights and a card.
+
     Args:
         source (`str` or `os.PathLike`): Folder or Hub id of a LinVT model of any format, or the output folder of
             `examples/train_instruction.py`, whose `adapter/` makes it possible to write it light.
@@ -112,7 +116,7 @@ def export_model(
 
 
 def _source_folder(source: str | os.PathLike, revision: str | None) -> tuple[Path, list[str]]:
-    """The source on this machine, and the pickles in it, which are not even downloaded."""
+    """Returns the source as a local folder, and its pickles, which are not even downloaded."""
     if Path(source).is_dir():
         if revision is not None:
             raise ValueError(f"{source} is a folder, which has no revision {revision!r}; leave it out.")
@@ -125,7 +129,7 @@ def _source_folder(source: str | os.PathLike, revision: str | None) -> tuple[Pat
 
 def load_whole(name_or_path: str | os.PathLike, **kwargs) -> LinVTForConditionalGeneration:
     """
-    `LinVTForConditionalGeneration.from_pretrained` for where nobody reads its warnings.
+    Loads a model, and raises for what `LinVTForConditionalGeneration.from_pretrained` only warns of.
 
     Raises:
         `ValueError`: If weights are missing, which would be fresh ones then, or there are others.
@@ -142,8 +146,8 @@ def load_whole(name_or_path: str | os.PathLike, **kwargs) -> LinVTForConditional
 
 def _keep_stored_dtypes(model: LinVTForConditionalGeneration, source: Path) -> None:
     """
-    Loading gives all weights the image-LLM's dtype; what learnt in float32 is written as it is stored, as it is in a
-    trainer's folder.
+    Restores the stored dtypes of the trained parts: loading casts all weights to the image-LLM's dtype, and a
+    trainer stores the video tokenizer in float32.
     """
     for file in sorted(source.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
@@ -155,7 +159,7 @@ def _keep_stored_dtypes(model: LinVTForConditionalGeneration, source: Path) -> N
 
 
 def _save_light(model: LinVTForConditionalGeneration, source: Path, folder: Path) -> None:
-    """The video tokenizer, the adapter of the source if there is one, and where the image-LLM is."""
+    """Saves the video tokenizer, the adapter of the source if there is one, and where the image-LLM is."""
     config = copy.deepcopy(model.config)
     if config.image_llm_source is None:
         raise ValueError(
@@ -175,7 +179,7 @@ def _save_light(model: LinVTForConditionalGeneration, source: Path, folder: Path
 
 
 def _save_lora(source: Path, folder: Path) -> None:
-    """The LoRA weights of an adapter without the video tokenizer, which stands in `model.safetensors`."""
+    """Saves the LoRA weights of an adapter, without the video tokenizer, which is in `model.safetensors`."""
     config = json.loads((source / "adapter_config.json").read_text(encoding="utf-8"))
     config |= {"modules_to_save": None, "base_model_name_or_path": None}
     if not (source / "adapter_model.safetensors").is_file():
@@ -193,7 +197,7 @@ def _save_lora(source: Path, folder: Path) -> None:
 
 
 def _check_same_model(expected: dict[str, str], light: Path, source: Path) -> None:
-    """Whether what was written light gives, with the image-LLM from its repository, the model that the source is."""
+    """Raises unless the light checkpoint, with the image-LLM from its repository, is the model of the source."""
     model: PreTrainedModel = LinVTForConditionalGeneration.from_pretrained(light)
     found = {name: _digest(tensor) for name, tensor in model.state_dict().items()}
     names = sorted(expected.keys() | found.keys())

@@ -1,4 +1,4 @@
-"""Telling a lost connection to the Hub from all else that can go wrong with it."""
+"""Tells a lost connection to the Hub from its other errors."""
 
 from huggingface_hub import constants
 
@@ -7,13 +7,13 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 
 def http_error(error: BaseException) -> HTTPError | None:
-    """The HTTP error that this is, or that it was raised for: Transformers and the client wrap them once."""
+    """Returns the HTTP error that this is or was raised for: Transformers and the client wrap them once."""
     found = error if isinstance(error, HTTPError) else error.__cause__ or error.__context__
     return found if isinstance(found, HTTPError) else None
 
 
 def lost_connection(error: BaseException) -> str | None:
-    """What to tell the user if the Hub gave no answer, or only that it is out of order; `None` for other errors."""
+    """Returns an advice for the user if the Hub gave no answer, or one of its own errors; `None` for other errors."""
     found = http_error(error)
     if found is None or (isinstance(found, HfHubHTTPError) and found.response.status_code < 500):
         return None

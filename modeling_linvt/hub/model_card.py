@@ -1,4 +1,4 @@
-"""The card of a model: what its files say, and nothing else."""
+"""Generates the card of a model from its files, and from nothing else."""
 
 import filecmp
 import json
@@ -109,7 +109,7 @@ def _has_our_autoshot(folder: Path) -> bool:
 
 
 def _weights(folder: Path) -> dict[str, str | None]:
-    """Numbers of parameters by part, from the headers of the files."""
+    """Counts parameters by part, from the headers of the files."""
     parameters, dtypes, size = Counter(), set(), 0
     adapter = folder / "adapter" / "adapter_model.safetensors"
     files = [*sorted(folder.glob("*.safetensors")), *([adapter] if adapter.is_file() else [])]
@@ -160,7 +160,7 @@ def _results(evaluations: list[Evaluation]) -> list[EvalResult]:
 
 
 def _licence(pinned: dict[str, str], given: str | None) -> tuple[dict[str, str], bool]:
-    """Metadata of the licence, and whether they are from the card of the image-LLM, at the pinned revision."""
+    """Returns the metadata of the licence, and whether the card of the image-LLM, at the pinned revision, has them."""
     if not pinned:
         return {} if given is None else {"license": given}, False
     where = f"{pinned['id']} at {pinned['revision']}"

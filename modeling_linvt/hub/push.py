@@ -1,4 +1,4 @@
-"""Sending a folder to the Hub: one commit, or nothing, and each thing that can go wrong in one plain sentence."""
+"""Sends a folder to the Hub in one commit or not at all, with one plain sentence for each error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ LOADED_FOLDERS = (".", "adapter")
 @dataclass(frozen=True)
 class Destination:
     """
-    A place on the Hub to which a folder may be pushed.
+    Describes a place on the Hub to which a folder may be pushed.
 
     Args:
         repo_id (`str`): With its namespace.
@@ -44,7 +44,7 @@ class Destination:
     held_files: frozenset[str]
 
     def stale_files(self, files: dict[str, int]) -> tuple[str, ...]:
-        """What a commit of `files` takes away: held files that loading would read beside the new ones."""
+        """Lists the files that a commit of `files` deletes: loading would read them beside the new ones."""
         return tuple(
             path
             for path in sorted(self.held_files - files.keys())
@@ -54,7 +54,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What stands on the Hub after a push: `files` maps paths to bytes, `commit` is its hash."""
+    """Describes a finished push: `files` maps paths to bytes, `commit` is its hash."""
 
     repo_id: str
     revision: str
@@ -110,7 +110,7 @@ def push_folder(
 
 def files_to_send(folder: str | Path) -> dict[str, int]:
     """
-    Paths below a folder with their sizes in bytes, sorted.
+    Lists the paths below a folder with their sizes in bytes, sorted.
 
     Raises:
         `ValueError`: if there are none, or one of them is a pickle.

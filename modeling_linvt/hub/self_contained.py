@@ -1,4 +1,4 @@
-"""Self-contained checkpoints: the code lies flat beside the weights, for machines where `linvt` is not installed.
+"""Saves self-contained checkpoints: the code lies flat beside the weights, for where `linvt` is not installed.
 
 One file, `linvt_classes.py`, has all classes that Transformers' Auto classes look for (`auto_map`), so that they come
 from one copy of the code: of a folder, Transformers makes a copy for each file that it is asked for. Files are copied
@@ -113,7 +113,7 @@ def save_self_contained(
 
 def carried_code(port: tuple[type, ...] = ()) -> dict[str, str]:
     """
-    The modules that the classes need, flattened: file name to source.
+    Collects the modules that the classes need, flattened: file name to source.
 
     Args:
         port (`tuple[type, ...]`, *optional*): The classes of an image-LLM that `linvt` brings, a row of `PORTS`.
@@ -158,7 +158,7 @@ def check_code(sources: dict[str, str]) -> None:
 
 
 def _imports(node: ast.AST, needed: bool = True) -> Iterator[tuple[str, int, bool]]:
-    """Packages that are imported, the lines, and whether Transformers asks for them before it loads a file."""
+    """Yields imported packages, their lines, and whether Transformers asks for them before it loads a file."""
     if isinstance(node, ast.Try):
         needed = False
     if isinstance(node, ast.If) and isinstance(node.test, ast.Call) and isinstance(node.test.func, ast.Name):
@@ -180,7 +180,7 @@ def _read_module(name: str) -> str:
 
 
 def _check_classes(model: LinVTForConditionalGeneration, processor: LinVTProcessor) -> tuple[type, ...]:
-    """The row of `PORTS` that this model needs, `()` if none; a `ValueError` if its code cannot be carried."""
+    """Returns the row of `PORTS` that this model needs, `()` if none; raises if its code cannot be carried."""
     for given, expected in ((model, LinVTForConditionalGeneration), (processor, LinVTProcessor)):
         if type(given) is not expected:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Contact sheets: one picture of many frames, each with a line of text under it."""
+"""Draws contact sheets: one picture of many frames, each with a line of text under it."""
 
 import io
 import math
