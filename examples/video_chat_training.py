@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
+from linvt.configuration.known_settings import own_settings
 from linvt.hub.model_records import RECORD_FILES, TrainingStage, read_records, write_records
 from linvt.training.frame_token_cache import FrameTokenCache
 from linvt.training.row_checks import keep_good_rows
@@ -57,6 +58,9 @@ def load_model_and_processor(
     else:
         settings = json.loads(video_tokenizer) if isinstance(video_tokenizer, str) else video_tokenizer
         model = LinVTForConditionalGeneration.from_image_llm(name, settings, **kwargs)
+        made = ", ".join(f"{key} {value}" for key, value in own_settings(model.config.video_tokenizer_config).items())
+        num_parameters = model.video_tokenizer.num_parameters()
+        PartialState().print(f"Fresh video tokenizer of {num_parameters / 1e6:.1f} M parameters: {made}.")
         processor = LinVTProcessor.from_image_llm_processor(
             AutoProcessor.from_pretrained(name), num_video_tokens=model.config.num_video_tokens
         )

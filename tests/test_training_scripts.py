@@ -45,6 +45,18 @@ def test_settings_reach_the_processor(make_linvt, tmp_path):
         assert expected == {name: getattr(found, name) for name in expected}
 
 
+def test_a_fresh_video_tokenizer_is_told_with_its_settings(image_llm, tmp_path, capsys):
+    for part in image_llm("llava"):
+        part.save_pretrained(tmp_path)
+    arguments = DataArguments(str(tmp_path), "chats.jsonl")
+    with pytest.raises(ValueError, match="no setting 'num_layer'; did you mean num_layers?"):
+        load_model_and_processor(arguments, '{"hidden_size": 32, "num_layer": 3}')
+    model, _ = load_model_and_processor(arguments, '{"hidden_size": 32, "num_layers": 3}')
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Fresh video tokenizer")]
+    assert f"of {model.video_tokenizer.num_parameters() / 1e6:.1f} M parameters" in line
+    assert "num_layers 3, " in line and "hidden_size 32, " in line and "multi_scale multi_c" in line
+
+
 def test_a_folder_that_is_not_whole_is_not_pushed(tmp_path):
     config = SFTConfig(str(tmp_path / "aligned"), push_to_hub=True, use_cpu=True)
     with pytest.raises(ValueError, match="push_to_hub is set.*then `linvt push .*aligned`"):
