@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
-from linvt.configuration.known_settings import refuse_unknown_settings
+from linvt.configuration.known_settings import check_settings, refuse_unknown_settings
 
 
 MultiScale = Literal["single", "multi_a", "multi_b", "multi_c"]
@@ -235,6 +235,15 @@ class LinVTConfig(PreTrainedConfig):
             )
         self.video_tokenizer_config.embedding_size = embedding_size
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As `PreTrainedConfig.from_dict`; what is to be changed of the saved video tokenizer is checked as well."""
+        changes = kwargs.get("video_tokenizer_config")
+        if isinstance(changes, dict):
+            saved = config_dict.get("video_tokenizer_config") or {}
+            check_settings(_video_config_class({**saved, **changes}), changes)
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def num_video_tokens(self) -> int:
         """Video tokens that the LLM sees of one video."""
@@ -291,21 +300,27 @@ def _video_config(
     Makes the configuration of the video tokenizer; `transformers_version` is that of the saved configuration that it
     is a part of, `None` where it is not from a saved one.
     """
-    classes = {config_class.model_type: config_class for config_class in (LinVTVideoConfig, RedVillmVideoConfig)}
     if config is None or isinstance(config, dict):
-        fields = dict(config or {})
-        model_type = fields.pop("model_type", LinVTVideoConfig.model_type)
-        if model_type not in classes:
-            raise ValueError(
-                f"video_tokenizer_config has model_type {model_type!r}; expected one of {', '.join(classes)}."
-            )
-        return classes[model_type](**{"transformers_version": transformers_version, **fields})
-    if not isinstance(config, tuple(classes.values())):
+        fields = {"transformers_version": transformers_version, **(config or {})}
+        config_class = _video_config_class(fields)
+        fields.pop("model_type", None)
+        return config_class(**fields)
+    if not isinstance(config, (LinVTVideoConfig, RedVillmVideoConfig)):
         raise ValueError(
             f"video_tokenizer_config is a {type(config).__name__}; give a LinVTVideoConfig, a RedVillmVideoConfig or "
             "a dict."
         )
     return copy.deepcopy(config)  # it is completed with the width of this image-LLM; the caller's stays as it is
+
+
+def _video_config_class(fields: dict) -> type[LinVTVideoConfig] | type[RedVillmVideoConfig]:
+    classes = {config_class.model_type: config_class for config_class in (LinVTVideoConfig, RedVillmVideoConfig)}
+    model_type = fields.get("model_type", LinVTVideoConfig.model_type)
+    if model_type not in classes:
+        raise ValueError(
+            f"video_tokenizer_config has model_type {model_type!r}; expected one of {', '.join(classes)}."
+        )
+    return classes[model_type]
 
 
 __all__ = ["LinVTConfig", "LinVTVideoConfig"]

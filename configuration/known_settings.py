@@ -1,5 +1,6 @@
 """Refuses settings that a configuration does not have, such as misspelt ones."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 
@@ -23,21 +24,29 @@ def refuse_unknown_settings(config: PreTrainedConfig, others: dict[str, object])
     Raises:
         `ValueError`: If one of them is no setting; the message names the one that is spelt alike, or all.
     """
-    if config.transformers_version is not None:
-        return
-    for name in others:
-        if hasattr(PreTrainedConfig, name) or name in _ARGUMENTS or name.startswith("_"):
+    if config.transformers_version is None:
+        check_settings(type(config), others)
+
+
+def check_settings(config_class: type[PreTrainedConfig], names: Iterable[str]) -> None:
+    """Raises a `ValueError` for the first of `names` that is no setting of these configurations."""
+    own = _own_names(config_class)
+    for name in names:
+        if name in own or hasattr(PreTrainedConfig, name) or name in _ARGUMENTS or name.startswith("_"):
             continue
-        own = list(own_settings(config))
         alike = get_close_matches(name, own, n=1)
         advice = f"did you mean {alike[0]}?" if alike else f"it has {', '.join(own)}."
-        raise ValueError(f"{type(config).__name__} has no setting {name!r}; {advice}")
+        raise ValueError(f"{config_class.__name__} has no setting {name!r}; {advice}")
 
 
 def own_settings(config: PreTrainedConfig) -> dict[str, object]:
     """Returns the settings that this kind of configuration has beside those of every configuration."""
+    return {name: getattr(config, name) for name in _own_names(type(config))}
+
+
+def _own_names(config_class: type[PreTrainedConfig]) -> list[str]:
     common = {field.name for field in fields(PreTrainedConfig)}
-    return {field.name: getattr(config, field.name) for field in fields(config) if field.name not in common}
+    return [field.name for field in fields(config_class) if field.name not in common]
 
 
-__all__ = ["own_settings", "refuse_unknown_settings"]
+__all__ = ["check_settings", "own_settings", "refuse_unknown_settings"]

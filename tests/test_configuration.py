@@ -134,6 +134,15 @@ def test_settings_of_a_saved_configuration_are_all_taken(settings, tmp_path):
     assert with_video_tokenizer(config.video_tokenizer_config.to_dict()).num_video_tokens == config.num_video_tokens
 
 
+def test_changes_of_a_saved_configuration_are_checked(tmp_path):
+    with_video_tokenizer({"num_queries": [8, 4, 2]}).save_pretrained(tmp_path)
+    for load in (LinVTConfig, AutoConfig):
+        changed = load.from_pretrained(tmp_path, video_tokenizer_config={"top_k": 99})
+        assert changed.video_tokenizer_config.top_k == 99 and changed.num_video_tokens == 14
+        with pytest.raises(ValueError, match="no setting 'topk'; did you mean top_k?"):
+            load.from_pretrained(tmp_path, video_tokenizer_config={"topk": 99})
+
+
 def test_settings_of_every_configuration_can_be_given():
     settings = {"dtype": "float16", "attn_implementation": "eager", "num_labels": 3, "return_dict": False}
     assert LinVTVideoConfig(**settings).num_labels == 3
