@@ -158,9 +158,9 @@ def test_files_of_no_records(exported, text, message):
     ("record", "wrong", "message"),
     [
         (EVALUATION, {"note": ""}, "'note'"),
-        (EVALUATION, {"num_examples": True}, "'num_examples' expected int, got bool"),
+        (EVALUATION, {"num_examples": "487"}, "'num_examples' expected int, got str"),
         (EVALUATION, {"values": {"order": 61.3, "mean": "58"}}, r"values\['mean'\].* '58'"),
-        (EVALUATION, {"values": {"order": True}}, r"values\['order'\].* True"),
+        (EVALUATION, {"values": {"order": None}}, r"values\['order'\].* None"),
         (EVALUATION, {"values": [61.3]}, "'values' expected a dict, got list"),
         (STAGE, {"learnt": "the video tokenizer"}, "'learnt' expected a list, got str"),
         (STAGE, {"learnt": ["LoRA", 3]}, r"learnt\[1\].* expected str, got int"),
