@@ -10,6 +10,7 @@ from linvt.conversion import KINDS
 from linvt.hub.export import FORMATS, export_model
 from linvt.processors.shots.contact_sheet import MAX_THUMBNAILS
 from linvt_cli import cli_choices
+from linvt_cli.cli_checks import check_video
 
 
 SLOW = {"torch", "torchvision", "transformers", "linvt", "av", "PIL", "numpy", "peft", "huggingface_hub"}
@@ -55,6 +56,7 @@ def test_errors_in_arguments_and_paths_import_nothing_slow(tmp_path):
         "ask clip.mp4 what? --unifrom": "--unifrom",
         "ask nothing.mp4 what?": "Cannot read a video from 'nothing.mp4': there is no such file",
         "ask clip.mp4 what? --model ./nothing": "there is no folder ./nothing",
+        "ask clip.mp4 what? --model nothing": "there is no folder nothing",
         "ask clip.mp4 what? --autoshot ./nothing": "there is no folder ./nothing",
         "shots nothing.mp4": "Cannot read a video from 'nothing.mp4': there is no such file",
         "shots clip.mp4 --autoshot ./nothing": "there is no folder ./nothing",
@@ -82,8 +84,6 @@ def test_errors_in_arguments_and_paths_import_nothing_slow(tmp_path):
 
 @pytest.mark.parametrize("source", ["https://host/clip.mp4", "file:///clip.mp4", "data:video/mp4;base64,AAAA", "."])
 def test_only_missing_paths_are_refused_before_the_reader_is_asked(source):
-    from linvt_cli.cli_checks import check_video
-
     check_video(source)
 
 

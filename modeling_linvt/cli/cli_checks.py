@@ -22,13 +22,15 @@ def check_video(source: str) -> None:
 
 def check_folder(name: str) -> None:
     """
-    Rejects a missing local path before it is mistaken for a Hub id.
+    Rejects a missing local path before it is mistaken for a Hub id, which has one slash inside.
 
     Raises:
         `FileNotFoundError`: If `name` is no Hub id and no folder.
     """
-    if (name.startswith((".", "~", os.sep)) or name.count("/") > 1) and not Path(name).is_dir():
-        raise FileNotFoundError(f"there is no folder {name}; give that of a saved model or the id of one on the Hub.")
+    if (name.startswith((".", "~", os.sep)) or name.count("/") != 1) and not Path(name).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {name}; give that of a saved model, or the id of one on the Hub (NAMESPACE/NAME)."
+        )
 
 
 def check_new_folder(path: str) -> None:

@@ -34,11 +34,11 @@ def describe_video(about: dict) -> str:
 
 
 def table(rows: dict[str, str]) -> str:
-    """Formats rows with a title each, wrapped to the width of the terminal."""
+    """Formats rows with a title each, wrapped to the width of the terminal; a size such as 640 x 360 stays whole."""
     width, indent = min(shutil.get_terminal_size().columns, 100), max(map(len, rows)) + 2
-    return "\n".join(
+    wrapped = "\n".join(
         textwrap.fill(
-            text,
+            text.replace(" x ", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}"),
             width,
             initial_indent=title.ljust(indent),
             subsequent_indent=" " * indent,
@@ -47,3 +47,4 @@ def table(rows: dict[str, str]) -> str:
         )
         for title, text in rows.items()
     )
+    return wrapped.replace("\N{NO-BREAK SPACE}", " ")
