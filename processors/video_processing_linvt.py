@@ -1,8 +1,6 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
-from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ from torchvision.transforms.v2 import functional as tvf
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling, load_image
-from transformers.processing_utils import VideosKwargs
+from transformers.processing_utils import Unpack
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
@@ -28,30 +26,13 @@ from linvt.processors.video.frame_selection import check_sampling, num_frames_wa
 from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.video_container import VideoReadError
 from linvt.processors.video.video_reading import read_video
+from linvt.processors.video_settings import LinVTVideoProcessorKwargs, check_video_settings, frame_size
 
 
 logger = logging.get_logger(__name__)
 
-# Arguments that Transformers knows for videos, and that mean nothing for frames of one fixed size.
-_WITHOUT_EFFECT = ("do_center_crop", "crop_size", "do_pad", "data_format", "input_data_format", "device")
-
-
-class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
-    """
-    shot_detection (`str`, *optional*, defaults to `"autoshot"`):
-        `"autoshot"` finds the shots of a file and spreads the frames over them, for which it decodes all of it;
-        `"uniform"` spreads them over time and decodes only what it needs. Videos that are given as frames are one
-        shot.
-    autoshot_model (`str`, *optional*):
-        Hub id or folder of trained AutoShot weights. By default those that come with this package;
-        `"checkpoint:autoshot"` for those in the subfolder `autoshot/` of the checkpoint that this processor is of.
-    on_progress (`Callable[[float], None]`, *optional*):
-        Called with the fraction of a file that has been read.
-    """
-
-    shot_detection: Literal["autoshot", "uniform"]
-    autoshot_model: str | None
-    on_progress: Callable[[float], None] | None
+# What a saved processor holds beside its settings.
+_BESIDE_SETTINGS = {"autoshot_folder", "auto_map", "image_processor_type", "processor_class", "video_processor_type"}
 
 
 class LinVTVideoProcessor(BaseVideoProcessor):
@@ -82,6 +63,31 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     autoshot_folder = None  # where the weights are that came with the checkpoint; never saved
     valid_kwargs = LinVTVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_num_frames", "video_milliseconds", "video_shot_ids"]
+
+    def __init__(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> None:
+        """
+        Args:
+            kwargs: Settings in place of the attributes of the class. `fps` takes the place of `num_frames`, and with
+                `num_frames=None` alone all frames of a video are taken.
+
+        Raises:
+            `TypeError` or `ValueError`: As [`check_video_settings`] and [`frame_size`] do.
+        """
+        check_video_settings({name: value for name, value in kwargs.items() if name not in _BESIDE_SETTINGS})
+        if kwargs.get("size") is not None:
+            kwargs["size"] = frame_size(kwargs["size"])
+        super().__init__(**kwargs)
+        if kwargs.get("num_frames") is None and ("num_frames" in kwargs or kwargs.get("fps") is not None):
+            self.num_frames = None  # Transformers takes None for "not given" and sets the default of the class
+
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict, **kwargs) -> "LinVTVideoProcessor":
+        """As in `BaseVideoProcessor`; `fps` or `num_frames` given now takes the place of what was saved of the two."""
+        known = {*cls.valid_kwargs.__annotations__, *_BESIDE_SETTINGS}  # another Transformers may have saved more
+        if kwargs.get("fps") is not None or kwargs.get("num_frames") is not None:
+            known -= {"fps", "num_frames"}
+        fields = {name: value for name, value in video_processor_dict.items() if name in known}
+        return super().from_dict(fields, **kwargs)
 
     @classmethod
     def from_image_processor(
@@ -154,7 +160,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             dropped.add("auto_map")
         return {name: value for name, value in super().to_dict().items() if name not in dropped}
 
-    def preprocess(self, videos, **kwargs) -> BatchFeature:
+    def preprocess(self, videos, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> BatchFeature:
         """
         Args:
             videos: One video or a list of videos. A video is a path, URL, bytes or open file; an array or tensor of
@@ -166,18 +172,10 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             `VideoReadError`: If a file cannot be read as a video, or as a frame of one. No video is ever left out in
                 silence.
         """
-        unknown = set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"}
-        without_effect = {name for name in _WITHOUT_EFFECT if kwargs.get(name)}
-        if unknown or without_effect:
-            raise TypeError(
-                f"{type(self).__name__} got unknown arguments: {', '.join(sorted(unknown | without_effect))}."
-            )
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = kwargs.pop("return_metadata", False)
         metadata = kwargs.pop("video_metadata", None)
         options = self.frame_options(**kwargs)
-        if options["shot_detection"] not in ("autoshot", "uniform"):
-            raise ValueError(f"shot_detection is {options['shot_detection']!r}; give 'autoshot' or 'uniform'.")
         videos = flatten_videos(videos)
         if not videos:
             raise ValueError("No video was given.")
@@ -198,12 +196,21 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             data["video_metadata"] = sampled
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
 
-    def frame_options(self, **kwargs) -> dict:
-        """All settings by name, overridden by `kwargs`: what picks the frames of a video and says how they look."""
+    def frame_options(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> dict:
+        """
+        Returns all settings by name, overridden by `kwargs`: which frames of a video are picked, and how they look.
+
+        Raises:
+            `TypeError` or `ValueError`: As [`check_video_settings`] and [`frame_size`] do.
+        """
+        check_video_settings(kwargs)
         options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
-        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
-            options["num_frames"] = None
-        if options["autoshot_model"] == OF_THE_CHECKPOINT:
+        for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
+            if kwargs.get(name) is not None:
+                options[other] = None
+        check_video_settings(options)  # attributes may have been set since they were checked
+        options["size"] = frame_size(options["size"])
+        if options["shot_detection"] == "autoshot" and options["autoshot_model"] == OF_THE_CHECKPOINT:
             options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 
@@ -231,7 +238,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return load_shot_detector(options["autoshot_model"])
 
     def _normalize(self, frames: torch.Tensor, options: dict) -> torch.Tensor:
-        frames = frames.float()
+        frames = frames.to(device=options["device"], dtype=torch.float32)
         if options["do_rescale"]:
             frames = frames * options["rescale_factor"]
         if options["do_normalize"]:
