@@ -6,14 +6,16 @@ presented the way the image-LLM presents one image, with `num_video_tokens` plac
 
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import transformers
 from PIL import Image
 from transformers import BatchFeature
 from transformers.models.auto.processing_auto import processor_class_from_name
-from transformers.processing_utils import ProcessorMixin, TextKwargs
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from linvt.processors.call_arguments import ArgumentSorter, CallArguments, LinVTProcessorKwargs
 from linvt.processors.prompts.chat_visuals import chat_visuals
 from linvt.processors.prompts.instruction_turns import TurnHeaders
 from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
@@ -44,6 +46,8 @@ class LinVTProcessor(ProcessorMixin):
     >>> processor = LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained("llava-hf/llava-1.5-7b-hf"))
     ```
     """
+
+    valid_processor_kwargs = LinVTProcessorKwargs
 
     def __init__(
         self,
@@ -108,19 +112,27 @@ class LinVTProcessor(ProcessorMixin):
         parts = {attribute: getattr(self, attribute) for attribute in processor_class.get_attributes()}
         return processor_class(**parts, chat_template=self.chat_template, **settings)
 
-    def __call__(self, images=None, text=None, videos=None, **kwargs) -> BatchFeature:
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs: Any) -> BatchFeature:
         """
         Args:
             images: Images, as the image-LLM's processor takes them.
             text (`str` or `list[str]`): Prompts, with `image_token` and `video_token` where images and videos stand.
             videos: Videos of all prompts in their order; see [`LinVTVideoProcessor.preprocess`].
-            kwargs: Arguments of the tokenizer, the image processor and the video processor.
+            audio: `None`; pipelines of Transformers say so.
+            kwargs: Arguments of the tokenizer, the image processor and the video processor, by themselves or in
+                `text_kwargs`, `images_kwargs` and `videos_kwargs`. Which there are depends on the image-LLM.
 
         Returns:
             `BatchFeature`: What the image-LLM's processor returns. With videos also what [`LinVTVideoProcessor`]
             returns, `mm_token_type_ids` (2 on video tokens, 1 on images), and `instruction_turns` (`i` on the i-th
             user turn that holds a video, 0 elsewhere).
+
+        Raises:
+            `TypeError`: If an argument is unknown.
+            `ValueError`: If one is given twice, if a prompt has more or fewer places than videos, or for an `audio`.
         """
+        if audio is not None:
+            raise ValueError("An audio was given, but LinVT hears nothing; leave audio out.")
         if text is not None and not isinstance(text, list):
             text = [text] if isinstance(text, str) else list(text)
         num_videos = sum(prompt.count(self.video_token) for prompt in text or [])
@@ -131,9 +143,10 @@ class LinVTProcessor(ProcessorMixin):
                 "every video needs its place in a prompt."
             )
         if not given:
-            return self._processor(images=images, text=text, **kwargs)
-        features, _ = self._process(text, images, given, self.resolve_template(), kwargs)
-        return features.convert_to_tensors(kwargs.get("return_tensors"))
+            return self._processor(images=images, text=text, **self._argument_sorter.without_videos(kwargs))
+        arguments = self.split_kwargs(kwargs)
+        features, _ = self._process(text, images, given, self.resolve_template(), arguments)
+        return features.convert_to_tensors(arguments.return_tensors)
 
     def save_pretrained(self, save_directory, *args, **kwargs) -> list[str]:
         """As `ProcessorMixin.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
@@ -163,29 +176,46 @@ class LinVTProcessor(ProcessorMixin):
 
         Args:
             processor_kwargs (`dict`, *optional*): Arguments of [`~LinVTProcessor.__call__`], such as `num_frames`.
-            kwargs: Variables of the template, and `tools`, `add_generation_prompt` and so on.
+            kwargs: Variables of the template, the other arguments of `ProcessorMixin.apply_chat_template`, such as
+                `tools` and `add_generation_prompt`, and those of `processor_kwargs` by themselves. As LinVT hears
+                nothing, `load_audio_from_video` has no effect.
+
+        Raises:
+            `TypeError`: If an argument is known to neither the template nor the processor.
+            `ValueError`: If one is given twice, or is impossible with videos.
         """
         is_batch = isinstance(conversation[0], (list, tuple))
         chats = [chat_visuals(chat) for chat in (conversation if is_batch else [conversation])]
+        template = self.resolve_template(chat_template)
+        if return_tensors not in (None, "auto"):
+            kwargs["return_tensors"] = return_tensors
+        variables, arguments = self._argument_sorter.of_chat(template, kwargs, processor_kwargs)
         if not any("video" in chat.kinds for chat in chats):
-            if return_tensors is not None:
-                kwargs["return_tensors"] = return_tensors
+            arguments = self._argument_sorter.without_videos(arguments)
+            if "return_tensors" in arguments:
+                variables["return_tensors"] = arguments.pop("return_tensors")
             return self._processor.apply_chat_template(
                 conversation,
-                chat_template or self.chat_template,
+                template,
                 tokenize=tokenize,
                 return_dict=return_dict,
                 return_assistant_tokens_mask=return_assistant_tokens_mask,
-                **({"processor_kwargs": processor_kwargs} if processor_kwargs else {}),
-                **kwargs,
+                processor_kwargs=arguments,
+                **variables,
             )
-        call_names = {name for group in self._kwargs_names() for name in group}
-        processor_kwargs = dict(processor_kwargs or {})
-        processor_kwargs |= {name: kwargs.pop(name) for name in list(kwargs) if name in call_names}
-        template = self.resolve_template(chat_template)
-        self._check_template_variables(template, kwargs)
+        variables.pop("load_audio_from_video", None)
+        if variables.pop("sanitize_control_tokens", False):
+            raise ValueError("sanitize_control_tokens cannot be had for a chat with videos; leave it out.")
+        if variables.get("continue_final_message"):
+            if variables.get("add_generation_prompt") or return_assistant_tokens_mask:
+                raise ValueError(
+                    "continue_final_message cannot be had with add_generation_prompt or return_assistant_tokens_mask."
+                )
         rendered, answers = self.render_chats(
-            template, [chat.messages for chat in chats], return_assistant_tokens_mask, kwargs
+            template,
+            [chat.messages for chat in chats],
+            return_answers=return_assistant_tokens_mask,
+            variables=variables,
         )
         marked = [
             mark_videos(prompt, chat.kinds, self.image_token, self.video_token)
@@ -195,28 +225,32 @@ class LinVTProcessor(ProcessorMixin):
         if not tokenize:
             return prompts if is_batch else prompts[0]
 
+        arguments = self.split_kwargs(arguments)
         bos = self.tokenizer.bos_token
         if bos is not None and prompts[0].startswith(bos):
-            processor_kwargs.setdefault("add_special_tokens", False)  # the template has written it
+            arguments.text["add_special_tokens"] = False  # the template has written it
         images = [image for chat in chats for image in chat.images]
         videos = [video for chat in chats for video in chat.videos]
-        features, moves = self._process(prompts, images, videos, template, processor_kwargs)
+        features, alignments = self._process(prompts, images, videos, template, arguments)
         if return_assistant_tokens_mask:
             features["assistant_masks"] = [
                 answer_mask(spans, [(shift(start), shift(end)) for start, end in answer], replaced)
-                for (spans, replaced), answer, (_, shift) in zip(moves, answers, marked, strict=True)
+                for (spans, replaced), answer, (_, shift) in zip(alignments, answers, marked, strict=True)
             ]
-        return_tensors = None if return_tensors == "auto" else return_tensors
-        features.convert_to_tensors(return_tensors or processor_kwargs.get("return_tensors"))
+        features.convert_to_tensors(arguments.return_tensors)
         return features if return_dict else features["input_ids"]
 
     def _process(
-        self, text: list[str], images, videos: list, template: str, kwargs: dict
+        self, text: list[str], images, videos: list, template: str, arguments: CallArguments
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
         """[`~LinVTProcessor.fill_prompts`] with videos that have to be read first."""
-        text_kwargs, image_kwargs, video_kwargs = self.split_kwargs(kwargs)
-        video_inputs = self.video_processor([[video] for video in videos], **video_kwargs)
-        return self.fill_prompts(text, images, video_inputs, template, text_kwargs, image_kwargs)
+        video_inputs = self.video_processor([[video] for video in videos], **arguments.videos)
+        features, alignments = self.fill_prompts(
+            text, images, video_inputs, template, arguments.text, arguments.images
+        )
+        if arguments.return_text_replacement_offsets:
+            features["text_replacement_offsets"] = [replaced for _, replaced in alignments]
+        return features, alignments
 
     def fill_prompts(
         self,
@@ -263,7 +297,8 @@ class LinVTProcessor(ProcessorMixin):
                 f"{num_videos} videos need {num_videos * self.num_video_tokens} video tokens, but {num_tokens} are "
                 "left after truncation; raise max_length or switch truncation off."
             )
-        return BatchFeature(data), list(zip(offsets, replacements, strict=True))
+        features = BatchFeature(data, skip_tensor_conversion=self.skip_tensor_conversion)
+        return features, list(zip(offsets, replacements, strict=True))
 
     def _process_images_alone(self, images, num_images: list[int], image_kwargs: dict) -> tuple[dict, list[str]]:
         """The image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
@@ -314,7 +349,7 @@ class LinVTProcessor(ProcessorMixin):
         return template
 
     def render_chats(
-        self, template: str, chats: list, return_answers: bool = False, variables: dict | None = None
+        self, template: str, chats: list, *, return_answers: bool = False, variables: dict | None = None
     ) -> tuple[list[str], list[list[tuple[int, int]]]]:
         """Prompts, and per prompt the characters of the answers (what stands in `{% generation %}`)."""
         return render_jinja_template(
@@ -323,15 +358,6 @@ class LinVTProcessor(ProcessorMixin):
             return_assistant_tokens_mask=return_answers,
             **{**self.tokenizer.special_tokens_map, **(variables or {})},
         )
-
-    def _check_template_variables(self, template: str, variables: dict) -> None:
-        """A misspelt argument would be taken for a variable of the template and change nothing."""
-        known = {"tools", "documents", "add_generation_prompt", "continue_final_message"}
-        unknown = [name for name in variables if name not in known and name not in template]
-        if unknown:
-            raise TypeError(
-                f"apply_chat_template got {', '.join(unknown)}, which neither the processor nor the template knows."
-            )
 
     def turn_headers(self, template: str) -> TurnHeaders:
         """What this template writes between turns, read off it once."""
@@ -342,30 +368,13 @@ class LinVTProcessor(ProcessorMixin):
             )
         return self._headers_of_template[template]
 
-    def _kwargs_names(self) -> tuple[set[str], set[str], set[str]]:
-        """Names of the arguments of the tokenizer, the image processor and the video processor."""
-        return (
-            set(TextKwargs.__annotations__) | {"return_text_replacement_offsets"},
-            set(self.image_processor.valid_kwargs.__annotations__),
-            set(self.video_processor.valid_kwargs.__annotations__),
-        )
+    def split_kwargs(self, kwargs: dict) -> CallArguments:
+        """Sorts the arguments of a call with videos; see [`ArgumentSorter.with_videos`]."""
+        return self._argument_sorter.with_videos(kwargs)
 
-    def split_kwargs(self, kwargs: dict) -> tuple[dict, dict, dict]:
-        """Arguments for the tokenizer, the image processor and the video processor, flat or in `text_kwargs` etc."""
-        kwargs = dict(kwargs)
-        groups = [dict(kwargs.pop(name, None) or {}) for name in ("text_kwargs", "images_kwargs", "videos_kwargs")]
-        kwargs |= kwargs.pop("common_kwargs", None) or {}
-        names = self._kwargs_names()
-        for name, value in kwargs.items():
-            if not any(name in group for group in names):
-                raise TypeError(f"LinVTProcessor got an unknown argument: {name}.")
-            for group, group_names in zip(groups, names, strict=True):
-                if name in group_names:
-                    group.setdefault(name, value)
-        for group in groups:
-            for name in ("return_tensors", "return_mm_token_type_ids", "return_text_replacement_offsets"):
-                group.pop(name, None)
-        return tuple(groups)
+    @property
+    def _argument_sorter(self) -> ArgumentSorter:
+        return ArgumentSorter(self._processor)
 
     @property
     def model_input_names(self) -> list[str]:

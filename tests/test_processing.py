@@ -355,10 +355,6 @@ def test_bad_input_is_named(make_linvt, tmp_path):
         read(random_video(3).astype(np.float32))
     with pytest.raises(ValueError, match="different shapes"):
         read([random_video(1)[0], random_video(1, height=40)[0]])
-    with pytest.raises(TypeError, match="unknown arguments: num_framez"):
-        read(random_video(3), num_framez=3)
-    with pytest.raises(TypeError, match="unknown argument: num_framez"):
-        processor(text="<video>", videos=random_video(3), num_framez=3)
     with pytest.raises(ValueError, match="1 videos came with 2 video_metadata"):
         read(random_video(3), video_metadata=[{"fps": 1.0, "total_num_frames": 3}] * 2)
     with pytest.raises(ValueError, match="3 frames came with 2 frames_indices"):
@@ -371,12 +367,6 @@ def test_bad_input_is_named(make_linvt, tmp_path):
         processor.apply_chat_template(user_turn(random_video(2), "What is <video>?"))
     with pytest.raises(ValueError, match="has no 'type'"):
         processor.apply_chat_template([{"role": "user", "content": [{"text": "What?"}]}])
-    with pytest.raises(TypeError, match="apply_chat_template got num_framez"):
-        processor.apply_chat_template(user_turn(random_video(2), "What?"), num_framez=3)
-    with pytest.raises(TypeError, match="unknown arguments: do_center_crop"):
-        read(random_video(3), do_center_crop=True)
-    with pytest.raises(ValueError, match="shot_detection is 'transnet'; give 'autoshot' or 'uniform'"):
-        read(random_video(3), shot_detection="transnet")
     with pytest.raises(ValueError, match="fps is 0, expected a number above 0"):
         read(random_video(3), fps=0)
     with pytest.raises(ValueError, match="fps of video_metadata is 0"):

@@ -83,7 +83,7 @@ class FrameTokenCache:
             num_workers (`int`, *optional*, defaults to 0): Processes that read videos, beside this one that encodes.
             processor_kwargs (`dict`, *optional*): Those of the collator.
         """
-        video_kwargs = self.processor.split_kwargs(processor_kwargs or {})[2]
+        video_kwargs = self.processor.split_kwargs(processor_kwargs or {}).videos
         missing = _MissingVideos(self, dataset, video_kwargs)
         loader = DataLoader(missing, batch_size=None, num_workers=num_workers)
         for path, inputs in tqdm(loader, desc="Encoding videos", unit="video", disable=None):

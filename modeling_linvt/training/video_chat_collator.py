@@ -120,8 +120,9 @@ class VideoChatCollator:
         self.frame_token_cache = frame_token_cache
         self.max_length = max_length
         self.skip_bad_rows = skip_bad_rows
-        text_kwargs, self.image_kwargs, self.video_kwargs = processor.split_kwargs(processor_kwargs or {})
-        self.text_kwargs = {**text_kwargs, "padding": True, "padding_side": "right", "truncation": False}
+        arguments = processor.split_kwargs(processor_kwargs or {})
+        self.image_kwargs, self.video_kwargs = arguments.images, arguments.videos
+        self.text_kwargs = {**arguments.text, "padding": True, "padding_side": "right", "truncation": False}
         self.skipped: dict[int, str] = {}
         self.num_rows = 0  # that came so far
 
@@ -180,7 +181,7 @@ class VideoChatCollator:
         template, bos = self.processor.resolve_template(), self.processor.tokenizer.bos_token
         text_kwargs = dict(self.text_kwargs)
         if bos is not None and prompts[0].text.startswith(bos):
-            text_kwargs.setdefault("add_special_tokens", False)  # the template has written it
+            text_kwargs["add_special_tokens"] = False  # the template has written it
         features, moves = self.processor.fill_prompts(
             [prompt.text for prompt in prompts],
             [image for _, images, _ in rows for image in images],
