@@ -11,6 +11,10 @@ from transformers import (
     AutoProcessor,
     AutoVideoProcessor,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
@@ -53,6 +57,9 @@ AutoModel.register(RedVillmVideoConfig, RedVillmVideoModel)
 AutoModel.register(AutoShotConfig, AutoShotModel)
 AutoModelForImageTextToText.register(LinVTConfig, LinVTForConditionalGeneration)
 AutoModelForMultimodalLM.register(LinVTConfig, LinVTForConditionalGeneration)
+# `transformers serve` and TRL look for the names here, not in what is registered.
+MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[LinVTConfig.model_type] = LinVTForConditionalGeneration.__name__
+MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[LinVTConfig.model_type] = LinVTForConditionalGeneration.__name__
 AutoProcessor.register(LinVTConfig, LinVTProcessor)
 AutoVideoProcessor.register(LinVTConfig, LinVTVideoProcessor)
 register_ports()
