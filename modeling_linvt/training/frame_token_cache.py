@@ -23,9 +23,9 @@ from transformers.utils import logging
 from linvt.atomic_output import new_file
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video_processing_linvt import is_file
+from linvt.training.chat_prompts import read_video_inputs
 from linvt.training.encoder_fingerprint import encoder_fingerprint
 from linvt.training.training_rows import BadRowError, RowVideos
-from linvt.training.video_chat_collator import read_video_inputs
 from linvt.training.video_identity import shot_detector_identity, video_identity
 
 

@@ -10,8 +10,8 @@ from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video.video_container import VideoReadError, describe_source, open_video
 from linvt.processors.video.video_timeline import stated_seconds
 from linvt.processors.video_processing_linvt import is_file
+from linvt.training.chat_prompts import chat_prompt
 from linvt.training.training_rows import ROW_NUMBER, BadRowError
-from linvt.training.video_chat_collator import chat_prompt
 
 
 logger = logging.get_logger(__name__)
