@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.video_tokenizer.video_attention import no_autocast
 
 
@@ -69,7 +70,7 @@ class VideoTextContrast(nn.Module):
             empty = torch.zeros(0, 0, device=labels.device)
             return empty, empty, labels.new_zeros(0)
         embeds, is_video = embeds.to(labels.device), is_video.to(labels.device)
-        is_answer = labels != -100
+        is_answer = labels != IGNORED_LABEL
         rows = (is_video.any(1) & is_answer.any(1)).nonzero()[:, 0]
         embeds, is_video, is_answer, labels = embeds[rows].float(), is_video[rows], is_answer[rows], labels[rows]
         return _mean(embeds, is_video), _mean(embeds, is_answer), _text_ids(labels, is_answer)

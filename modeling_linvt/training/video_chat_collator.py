@@ -7,6 +7,7 @@ Videos are read when their batch is made, so with dataloader workers that happen
 import torch
 from transformers.utils import logging
 
+from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import answer_mask
@@ -15,8 +16,6 @@ from linvt.training.training_rows import ROW_NUMBER, BadRowError
 
 
 logger = logging.get_logger(__name__)
-
-IGNORED = -100  # the label of tokens without loss, as Transformers has it
 
 # What is trained on where every row of a batch is bad. A rank that raised would leave the others waiting, and the mean
 # over a batch without labels is 0 / 0, whose gradient spoils all weights. Two words of text move an LLM that can talk
@@ -135,7 +134,7 @@ class VideoChatCollator:
             answer_mask(spans, prompt.answers, replaced)
             for (spans, replaced), prompt in zip(moves, prompts, strict=True)
         ]
-        labels = features["input_ids"].masked_fill(torch.tensor(learnt) == 0, IGNORED)
+        labels = features["input_ids"].masked_fill(torch.tensor(learnt) == 0, IGNORED_LABEL)
         return {**features, "labels": labels}
 
 

@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 
+from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.modeling_linvt import LinVTForConditionalGeneration
 
 
@@ -104,7 +105,7 @@ class VideoSFTTrainer(SFTTrainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        num_tokens = (inputs["labels"][:, 1:] != -100).sum()
+        num_tokens = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
         num_items = num_tokens if num_items_in_batch is None else num_items_in_batch
         num_items = torch.as_tensor(num_items, device=num_tokens.device).clamp(min=1)
         outputs = model(
