@@ -200,34 +200,6 @@ def test_the_loss_is_per_token_whatever_the_accumulation(run_of):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_what_the_trainer_cannot_do_is_an_error(run_of):
-    folder = run_of()
-    model = LinVTForConditionalGeneration.from_pretrained(folder / "model")
-    with pytest.raises(ValueError, match="needs a data_collator"):
-        VideoSFTTrainer(model, settings(folder, 1))
-    collator = VideoChatCollator(LinVTProcessor.from_pretrained(folder / "model"))
-    for change, message in (
-        ({"packing": True}, "has no packing"),
-        ({"eval_packing": True}, "has no eval_packing"),
-        ({"pad_to_multiple_of": 64, "completion_only_loss": False}, "has no pad_to_multiple_of, completion_only_loss"),
-        ({"loss_type": "dft"}, "has no loss_type"),
-        ({"max_length": 64}, "max_length is 64, but rows are not truncated"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            VideoSFTTrainer(model, settings(folder, 1, **change), data_collator=collator)
-    rows = Dataset.from_list(json.loads((folder / "rows.json").read_text()))
-    extra = {"train_dataset": rows, "processing_class": collator.processor}
-    trainer = VideoSFTTrainer(model, settings(folder, 1), data_collator=collator, **extra)
-    with pytest.raises(ValueError, match="Weights of the image-LLM itself learn"):
-        trainer.train(resume_from_checkpoint=str(folder / "model"))
-    trainer.args.load_best_model_at_end = True
-    with pytest.raises(ValueError, match="Weights of the image-LLM itself learn"):
-        trainer.train()
-    model.image_llm.get_decoder = lambda: model.image_llm.base_model
-    with pytest.raises(ValueError, match="no language model alone"):
-        lora_for_instruction(model)
-
-
 def resumed(folder: Path, stage: str, config: str | None) -> None:
     """Four steps, killed after the third and taken up again after the second, of which there is a checkpoint."""
     script = [Path(__file__).with_name("training_runs.py"), folder, stage, "4"]
