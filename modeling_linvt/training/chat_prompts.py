@@ -17,7 +17,7 @@ from linvt.training.training_rows import BadRowError, read_row
 @dataclass
 class ChatPrompt:
     """
-    A row as a prompt, before its videos and images are read.
+    Holds a row as a prompt, before its videos and images are read.
 
     Args:
         text (`str`): The prompt, with the processor's tokens for images and videos.
@@ -32,7 +32,7 @@ class ChatPrompt:
 
 def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
     """
-    The prompt of a row of TRL's conversational forms; no file is opened.
+    Renders a row of TRL's conversational forms as a prompt; no file is opened.
 
     Raises:
         [`BadRowError`]: As [`read_row`] does, or if the chat template cannot write this conversation.
@@ -59,7 +59,7 @@ def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
 
 
 def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
-    """What the model takes for one video that is read now; a [`BadRowError`] if it cannot be read."""
+    """Reads one video as inputs of the model; raises a [`BadRowError`] if it cannot be read."""
     # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
     errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
     try:

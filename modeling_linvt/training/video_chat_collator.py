@@ -12,14 +12,15 @@ from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import answer_mask
 from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_video_inputs
+from linvt.training.frame_token_cache import FrameTokenCache
 from linvt.training.training_rows import ROW_NUMBER, BadRowError
 
 
 logger = logging.get_logger(__name__)
 
-# What is trained on where every row of a batch is bad. A rank that raised would leave the others waiting, and the mean
-# over a batch without labels is 0 / 0, whose gradient spoils all weights. Two words of text move an LLM that can talk
-# by next to nothing, and the video tokenizer not at all.
+# Stands in for a batch whose rows are all bad. A rank that raised would leave the others waiting, and the mean over a
+# batch without labels is 0 / 0, whose gradient spoils all weights. A two-word text row barely changes a trained LLM,
+# and the video tokenizer not at all.
 STAND_IN = {"messages": [{"role": "user", "content": "Say OK."}, {"role": "assistant", "content": "OK"}]}
 
 
@@ -51,7 +52,8 @@ class VideoChatCollator:
     def __init__(
         self,
         processor: LinVTProcessor,
-        frame_token_cache=None,
+        frame_token_cache: FrameTokenCache | None = None,
+        *,
         max_length: int | None = None,
         skip_bad_rows: bool = False,
         processor_kwargs: dict | None = None,
