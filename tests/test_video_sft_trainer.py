@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 from datasets import Dataset
-from tiny_families import random_video, write_video
+from tiny_families import FAMILIES, VARIANTS, random_video, write_video
 from training_runs import row, settings
+from trl import SFTTrainer
 
 import linvt.training
 from linvt.training import VideoChatCollator, VideoSFTTrainer, freeze_for_alignment, lora_for_instruction
@@ -193,6 +194,39 @@ def test_what_trl_logs_is_logged(make_trainer, rows):
         assert entry[f"{prefix}entropy"] == pytest.approx(entropy.item() / num_learnt, rel=1e-4)
         assert entry[f"{prefix}num_tokens"] == batch["attention_mask"].sum().item()
     assert 0 < train["entropy"] < math.log(logits.shape[-1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trls_own_trainer_logs_the_same(make_linvt, rows, tmp_path, family):
+    """It computes loss and figures from the last hidden states, a tile at a time."""
+    logged = []
+    for trainer_class, changes in (
+        (VideoSFTTrainer, {}),
+        (SFTTrainer, {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}),
+    ):
+        model, processor = make_linvt(family, **VARIANTS["tta_only"])  # SVR draws tokens in training
+        trainer = trainer_class(
+            model=freeze_for_alignment(model),
+            args=settings(tmp_path, 2, learning_rate=0.0, save_strategy="no", max_length=None, **changes),
+            train_dataset=rows,
+            data_collator=VideoChatCollator(processor),
+            processing_class=processor,
+        )
+        trainer.train()
+        names = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens")
+        logged.append([entry[name] for entry in trainer.state.log_history if "loss" in entry for name in names])
+    assert len(logged[0]) == 10 and logged[0] == pytest.approx(logged[1], rel=1e-3)
+
+
+def test_trls_own_trainer_does_not_leave_videos_out_in_silence(make_linvt, rows, tmp_path):
+    """Without our collator it prepares the rows itself."""
+    model, processor = make_linvt("llava")
+    args = settings(tmp_path, 1, save_strategy="no")
+    trainer = SFTTrainer(
+        model=freeze_for_alignment(model), args=args, train_dataset=rows.select([0]), processing_class=processor
+    )
+    with pytest.raises(ValueError, match=r"places of videos.*VideoChatCollator\(processor\)"):
+        trainer.train()
 
 
 def test_no_card_of_trl_is_written(make_trainer, tmp_path):
