@@ -1,7 +1,8 @@
-"""Rows of video chats to batches for training: TRL's `SFTTrainer` with `remove_unused_columns=False` and
-`dataset_kwargs={"skip_prepare_dataset": True}`.
+"""Makes batches of rows of video chats, for `VideoSFTTrainer`.
 
-Videos are read when their batch is made, so with dataloader workers that happens beside the training.
+Also for `transformers.Trainer` and TRL's `SFTTrainer` with `remove_unused_columns=False`, the latter with
+`dataset_kwargs={"skip_prepare_dataset": True}` too. Videos are read when their batch is made, so with dataloader
+workers that happens beside the training.
 """
 
 import torch
