@@ -1,6 +1,7 @@
 """Rows that cannot be trained on are named with their number and the reason, before training and during it."""
 
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from tiny_families import FAMILIES, random_video, user_turn
 from torch.utils.data import DataLoader
 
+from linvt.training import row_checks
 from linvt.training.row_checks import check_rows, keep_good_rows
 from linvt.training.training_rows import BadRowError, RowVideos, number_rows
 from linvt.training.video_chat_collator import STAND_IN, VideoChatCollator
@@ -248,3 +250,16 @@ def test_rows_of_a_dataset_keep_their_numbers():
 def test_videos_of_rows():
     rows = [row_of(PLACE, PLACE, videos=["a.mp4", "b.mp4"]), row_of(), row_of({**PLACE, "path": "c.mp4"})]
     assert list(RowVideos(rows)) == [["a.mp4", "b.mp4"], [], ["c.mp4"]]
+
+
+def test_a_video_of_several_rows_is_opened_once(make_linvt, video_file, monkeypatch):
+    """But a bad one is an error of each of its rows, and another check opens all again."""
+    _, processor = make_linvt("llava")
+    good, bad = str(video_file(6)), str(video_file(7))
+    rows = [row_of({**PLACE, "video": video}) for video in (good, bad, good, bad, good)]
+    opened: list[str] = []
+    open_video = row_checks.open_video
+    monkeypatch.setattr(row_checks, "open_video", lambda *args: opened.append(str(args[0])) or open_video(*args))
+    assert not check_rows(rows, processor) and opened == [good, bad]
+    Path(bad).write_bytes(b"no video")
+    assert list(check_rows(rows, processor)) == [1, 3] and opened[2:] == [good, bad, bad]

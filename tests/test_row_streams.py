@@ -83,8 +83,8 @@ def test_bad_rows_of_a_stream_are_left_out_and_counted(make_linvt, rows, stream_
         assert plain(list(stream)) == [rows[number] for number in (0, 2, 3, 5)]
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2  # once, though there were two epochs
-    assert "Row 1: " in said[0] and "empty" in said[0] and "1 " in said[0]
-    assert "Row 4: " in said[1] and "no_such.mp4" in said[1] and "2 rows" in said[1]
+    assert "Row 1: " in said[0] and "empty" in said[0] and "(1 so far)" in said[0]
+    assert "Row 4: " in said[1] and "no_such.mp4" in said[1] and "(2 so far)" in said[1]
 
 
 @each_kind

@@ -1,7 +1,7 @@
 """Checks all rows of a training data set before training begins, without decoding a video: only files are opened."""
 
 import os
-from functools import partial
+from dataclasses import dataclass, field
 
 import av
 import torch
@@ -56,7 +56,7 @@ def keep_good_rows(
             raise ValueError(
                 "num_workers is for rows that are there as a whole; a stream is checked where it is read."
             )
-        check = partial(_check_row, processor=processor, max_length=max_length, max_video_seconds=max_video_seconds)
+        check = _RowCheck(processor, max_length, max_video_seconds)
         return filter_stream(number_rows(dataset), _StreamCheck(check, skip_bad_rows))
     bad = check_rows(
         dataset, processor, max_length=max_length, max_video_seconds=max_video_seconds, num_workers=num_workers
@@ -114,9 +114,8 @@ def check_rows(
     ranks = PartialState()
     rank, num_ranks = ranks.process_index, ranks.num_processes
     share = range(len(dataset) * rank // num_ranks, len(dataset) * (rank + 1) // num_ranks)
-    check = partial(_check_row, processor=processor, max_length=max_length, max_video_seconds=max_video_seconds)
     loader = DataLoader(
-        _CheckedRows(dataset, check),
+        _CheckedRows(dataset, _RowCheck(processor, max_length, max_video_seconds)),
         batch_size=_ROWS_AT_ONCE,
         sampler=share,
         collate_fn=list,
@@ -133,10 +132,35 @@ def check_rows(
     return {place: BadRowError(reason, number) for place, reason, number in sorted(found)}
 
 
+@dataclass
+class _RowCheck:
+    """Checks single rows; raises a [`BadRowError`] for a bad one. The arguments are those of [`check_rows`]."""
+
+    processor: LinVTProcessor
+    max_length: int | None
+    max_video_seconds: float | None
+    good_names: set[str] = field(default_factory=set)  # of videos that were opened: several rows may be about one
+
+    def __call__(self, row: dict) -> None:
+        prompt = chat_prompt(row, self.processor)
+        if self.max_length is not None:
+            num_tokens = _count_tokens(prompt, self.processor)
+            if num_tokens > self.max_length:
+                raise BadRowError(f"it has {num_tokens} tokens, and max_length is {self.max_length}.")
+        for video in prompt.chat.videos:
+            if isinstance(video, str) and video in self.good_names:
+                continue
+            _check_video(video, self.max_video_seconds)
+            if isinstance(video, str):
+                self.good_names.add(video)
+        for image in prompt.chat.images:
+            _check_image(image)
+
+
 class _CheckedRows:
     """What is wrong with each row of a data set, for a dataloader: its place, the reason and its number, or `None`."""
 
-    def __init__(self, dataset, check: partial):
+    def __init__(self, dataset, check: _RowCheck):
         self.dataset, self.check = dataset, check
 
     def __len__(self) -> int:
@@ -155,7 +179,7 @@ class _CheckedRows:
 class _StreamCheck:
     """Tells for the numbered rows of a stream which ones are good. A bad one is warned about once, or is an error."""
 
-    def __init__(self, check: partial, skip_bad_rows: bool):
+    def __init__(self, check: _RowCheck, skip_bad_rows: bool):
         self.check, self.skip_bad_rows = check, skip_bad_rows
         self.bad_rows: set[int] = set()
 
@@ -169,28 +193,9 @@ class _StreamCheck:
                 raise numbered from error
             if number not in self.bad_rows:
                 self.bad_rows.add(number)
-                logger.warning(f"{numbered} It is left out, as are {len(self.bad_rows)} rows so far.")
+                logger.warning(f"{numbered} It is left out ({len(self.bad_rows)} so far).")
             return False
         return True
-
-
-def _check_row(row: dict, processor: LinVTProcessor, max_length: int | None, max_video_seconds: float | None) -> None:
-    prompt = chat_prompt(row, processor)
-    if max_length is not None:
-        num_tokens = _count_tokens(prompt, processor)
-        if num_tokens > max_length:
-            raise BadRowError(f"it has {num_tokens} tokens, and max_length is {max_length}.")
-    for video in prompt.chat.videos:
-        if is_file(video):
-            _check_file(video, max_video_seconds)
-        elif isinstance(video, (list, tuple)):
-            for frame in video:
-                if _is_local_name(frame) and not os.path.isfile(frame):
-                    raise BadRowError(f"a frame of a video, {os.fspath(frame)!r}, is no file.")
-    for image in prompt.chat.images:
-        # A string may also be a picture itself, in base 64; those are long.
-        if _is_local_name(image) and len(os.fspath(image)) < 1000 and not os.path.isfile(image):
-            raise BadRowError(f"an image, {os.fspath(image)!r}, is no file.")
 
 
 def _count_tokens(prompt: ChatPrompt, processor: LinVTProcessor) -> int:
@@ -202,6 +207,21 @@ def _count_tokens(prompt: ChatPrompt, processor: LinVTProcessor) -> int:
     add_special_tokens = bos is None or not text.startswith(bos)
     num_tokens = len(processor.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
     return num_tokens + prompt.text.count(processor.video_token) * (processor.num_video_tokens - 1)
+
+
+def _check_video(video, max_video_seconds: float | None) -> None:
+    if is_file(video):
+        _check_file(video, max_video_seconds)
+    elif isinstance(video, (list, tuple)):
+        for frame in video:
+            if _is_local_name(frame) and not os.path.isfile(frame):
+                raise BadRowError(f"a frame of a video, {os.fspath(frame)!r}, is no file.")
+
+
+def _check_image(image) -> None:
+    # A string may also be a picture itself, in base 64; those are long.
+    if _is_local_name(image) and len(os.fspath(image)) < 1000 and not os.path.isfile(image):
+        raise BadRowError(f"an image, {os.fspath(image)!r}, is no file.")
 
 
 def _check_file(video, max_video_seconds: float | None) -> None:
