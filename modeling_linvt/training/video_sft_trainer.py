@@ -74,25 +74,7 @@ class VideoSFTTrainer(SFTTrainer):
                     "VideoChatCollator is made, or a data_collator that reads videos."
                 )
             kwargs["data_collator"] = VideoChatCollator(processor)
-        given = _unsupported(args, kwargs)
-        if given:
-            raise ValueError(
-                f"VideoSFTTrainer has no {', '.join(given)}: every row is a row of its batch as the data set has it, "
-                "answers are learnt and nothing else, and the loss is nll."
-            )
-        if args.max_length not in (None, SFTConfig.max_length):
-            raise ValueError(
-                f"max_length is {args.max_length}, but rows are not truncated, since that would cut video tokens off; "
-                "give max_length to the collator (max_tokens in the scripts), for which longer rows are bad rows."
-            )
-        rows_at_once = args.train_batch_size * args.world_size
-        if contrastive_weight > 0 and rows_at_once < 2:
-            raise ValueError(
-                f"contrastive_weight is {contrastive_weight:g}, but per_device_train_batch_size is "
-                f"{args.per_device_train_batch_size} on {args.world_size} process, and the contrastive loss needs at "
-                "least 2 rows at the same time (more is better; gradient accumulation adds none). Raise "
-                "per_device_train_batch_size, use more processes, or set contrastive_weight to 0."
-            )
+        self.check_settings(args, contrastive_weight, **kwargs)
         whole = model.get_base_model() if isinstance(model, PeftModel) else model
         parameters = inspect.signature(whole.image_llm.forward).parameters.values()
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -124,6 +106,35 @@ class VideoSFTTrainer(SFTTrainer):
                 f"Weights of the image-LLM itself learn ({_count_learning(whole)}), so what it knows about text and "
                 "images changes. To keep it, call freeze_for_alignment(model), or give "
                 "peft_config=lora_for_instruction(model), both of linvt.training."
+            )
+
+    @staticmethod
+    def check_settings(args: SFTConfig, contrastive_weight: float = 0.0, **kwargs: Any) -> None:
+        """
+        Checks arguments of the trainer that need neither a model nor rows, so that a script can fail before it has
+        loaded them. The constructor checks them too.
+
+        Raises:
+            `ValueError`: If one asks for what the trainer cannot do.
+        """
+        given = _unsupported(args, kwargs)
+        if given:
+            raise ValueError(
+                f"VideoSFTTrainer has no {', '.join(given)}: every row is a row of its batch as the data set has it, "
+                "answers are learnt and nothing else, and the loss is nll."
+            )
+        if args.max_length not in (None, SFTConfig.max_length):
+            raise ValueError(
+                f"max_length is {args.max_length}, but rows are not truncated, since that would cut video tokens off; "
+                "give max_length to the collator (max_tokens in the scripts), for which longer rows are bad rows."
+            )
+        rows_at_once = args.train_batch_size * args.world_size
+        if contrastive_weight > 0 and rows_at_once < 2:
+            raise ValueError(
+                f"contrastive_weight is {contrastive_weight:g}, but per_device_train_batch_size is "
+                f"{args.per_device_train_batch_size} on {args.world_size} process, and the contrastive loss needs at "
+                "least 2 rows at the same time (more is better; gradient accumulation adds none). Raise "
+                "per_device_train_batch_size, use more processes, or set contrastive_weight to 0."
             )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
