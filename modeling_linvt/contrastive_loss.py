@@ -21,12 +21,16 @@ _HASH_BASE = 6364136223846793005  # odd, so that its powers never become 0 modul
 
 
 class VideoTextContrast(nn.Module):
-    """InfoNCE in both directions with a learnable temperature, as in CLIP."""
+    """
+    Computes InfoNCE in both directions, with a learnable temperature as in CLIP. The temperature learns only where
+    `requires_grad` is set, as the alignment stage does: without this loss it would be a weight without a gradient,
+    for which data parallel training waits.
+    """
 
     def __init__(self):
         super().__init__()
         # The logarithm of 1 / temperature. Not a scalar: FSDP shards along the first dimension.
-        self.logit_scale = nn.Parameter(torch.full((1,), FRESH_LOGIT_SCALE))
+        self.logit_scale = nn.Parameter(torch.full((1,), FRESH_LOGIT_SCALE), requires_grad=False)
 
     def forward(
         self, embeds: torch.Tensor | None, is_video: torch.Tensor | None, labels: torch.LongTensor

@@ -200,6 +200,18 @@ def test_the_loss_is_per_token_whatever_the_accumulation(run_of):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_transformers_own_trainer_over_ranks_with_gradient_checkpointing(run_of):
+    """DDP then waits for a gradient of every weight that learns, so the temperature must not where no loss has it."""
+    folder = run_of("qwen2_vl")
+    script = [Path(__file__).with_name("training_runs.py"), folder, "plain", "2"]
+    done = run([sys.executable, *launcher_of("ddp_cpu.yaml"), *script])
+    assert done.returncode == 0, done.stderr
+    assert sorted(read_log(folder)) == [1, 2]
+    before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "result"))
+    learnt = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert set(before) - learnt == {"contrast.logit_scale"}
+
+
 def resumed(folder: Path, stage: str, config: str | None) -> None:
     """Four steps, killed after the third and taken up again after the second, of which there is a checkpoint."""
     script = [Path(__file__).with_name("training_runs.py"), folder, stage, "4"]

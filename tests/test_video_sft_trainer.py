@@ -69,7 +69,7 @@ def test_the_settings_stay_those_of_the_caller(make_trainer, tmp_path):
         ({"pad_to_multiple_of": 64, "completion_only_loss": False}, {}, "pad_to_multiple_of, completion_only_loss"),
         ({"pad_token": "<|im_end|>"}, {}, "pad_token"),
         ({"shuffle_dataset": True}, {}, "shuffle_dataset"),
-        ({"train_sampling_strategy": "group_by_length"}, {}, "group_by_length"),
+        ({"train_sampling_strategy": "group_by_length"}, {}, "group_by_length.*'length'.*messages"),
         ({"label_smoothing_factor": 0.1}, {}, "label_smoothing_factor"),
         ({"loss_type": "dft"}, {}, "loss_type"),
         ({"router_aux_loss_coef": 0.01}, {}, "router_aux_loss_coef"),
@@ -83,6 +83,11 @@ def test_the_settings_stay_those_of_the_caller(make_trainer, tmp_path):
 def test_what_would_be_passed_over_is_refused(make_trainer, changes, kwargs, names):
     with pytest.raises(ValueError, match=names):
         make_trainer(changes, **kwargs)
+
+
+def test_rows_are_grouped_by_lengths_that_are_given(make_trainer, rows):
+    grouped = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 1}
+    make_trainer(grouped, train_dataset=rows.add_column("length", [30, 4, 30])).train()
 
 
 def test_that_answers_alone_are_learnt_may_be_asked_for(make_trainer):

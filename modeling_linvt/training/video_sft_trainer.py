@@ -22,6 +22,7 @@ from linvt.training.video_chat_collator import VideoChatCollator
 
 
 try:
+    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 except ImportError as error:
     raise ImportError(f"VideoSFTTrainer needs TRL ({error}); pip install 'linvt[train]'.") from error
@@ -75,6 +76,13 @@ class VideoSFTTrainer(SFTTrainer):
                 )
             kwargs["data_collator"] = VideoChatCollator(processor)
         self.check_settings(args, contrastive_weight, **kwargs)
+        dataset = kwargs.get("train_dataset")
+        columns = dataset.column_names if isinstance(dataset, Dataset) else []
+        if args.train_sampling_strategy == "group_by_length" and args.length_column_name not in columns:
+            raise ValueError(
+                f"group_by_length needs a column {args.length_column_name!r} in the data set, with the number of "
+                f"tokens of each row; it has {columns}. Rows are tokenized when their batch is made."
+            )
         whole = model.get_base_model() if isinstance(model, PeftModel) else model
         parameters = inspect.signature(whole.image_llm.forward).parameters.values()
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -229,7 +237,6 @@ def _unsupported(args: SFTConfig, kwargs: dict[str, Any]) -> list[str]:
         "pad_to_multiple_of": args.pad_to_multiple_of is not None,
         "pad_token": args.pad_token is not None,
         "shuffle_dataset": args.shuffle_dataset,
-        "train_sampling_strategy='group_by_length'": args.train_sampling_strategy == "group_by_length",
         "completion_only_loss=False": args.completion_only_loss is False,
         "label_smoothing_factor": args.label_smoothing_factor != 0,
         "loss_type": args.loss_type != "nll",
