@@ -6,16 +6,26 @@ Stage 1, video-language alignment: the video tokenizer learns, on next-token los
 
 Every option, also those of TRL's `SFTConfig`, may stand in the YAML file. A row of the data set is
 `{"messages": [{"role": "user", "content": [{"type": "video", "video": PATH}, {"type": "text", "text": ...}]},
-{"role": "assistant", "content": [{"type": "text", "text": ...}]}]}`. With `--resume_from_checkpoint last` a run goes
-on from its last checkpoint. What OUTPUT_DIR then holds is a LinVT model and its processor for `from_pretrained`.
+{"role": "assistant", "content": [{"type": "text", "text": ...}]}]}`. With `--resume_from_checkpoint last` a run
+resumes from its last checkpoint. OUTPUT_DIR then holds a LinVT model, its processor and its card, for
+`from_pretrained` and `linvt push`.
 """
 
 from dataclasses import dataclass, field
 
-from trl import SFTConfig, TrlParser
-from video_chat_training import DataArguments, load_model_and_processor, make_trainer, record, train
+from video_chat_training import (
+    DataArguments,
+    describe_model,
+    load_model_and_processor,
+    load_training_rows,
+    make_trainer,
+    parse_arguments,
+    record,
+    stages_of,
+    train,
+)
 
-from linvt.training.training_stages import freeze_for_alignment
+from linvt.training import freeze_for_alignment
 
 
 @dataclass
@@ -29,16 +39,17 @@ class AlignmentArguments(DataArguments):
 
 
 def main() -> None:
-    arguments, config = TrlParser((AlignmentArguments, SFTConfig)).parse_args_and_config()
+    arguments, config = parse_arguments(AlignmentArguments)
+    stages = stages_of(arguments.model)
     model, processor = load_model_and_processor(arguments, arguments.video_tokenizer, dtype=arguments.dtype)
-    model = freeze_for_alignment(model)
-    trainer = make_trainer(model, processor, arguments, config, contrastive_weight=arguments.contrastive_weight)
+    rows = load_training_rows(arguments, config, processor)
+    trainer = make_trainer(freeze_for_alignment(model), processor, rows, arguments, config)
     train(trainer, config)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        record(
-            trainer, arguments, "alignment", ["the video tokenizer"], contrastive_weight=arguments.contrastive_weight
-        )
+        settings = {"contrastive_weight": arguments.contrastive_weight}
+        stage = record(trainer, rows, arguments, "alignment", ["the video tokenizer"], **settings)
+        describe_model(config.output_dir, [*stages, stage])
 
 
 if __name__ == "__main__":

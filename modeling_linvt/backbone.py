@@ -27,11 +27,14 @@ class LinVTBackbone:
             `ModelOutput`: That of the image-LLM's base model, with `last_hidden_state`.
 
         Raises:
-            `ValueError`: If the image-LLM has no base model, or must know the answers to read a prompt.
+            `ValueError`: If the image-LLM has no base model, or must know the answers to read a prompt, or if a prompt
+                has places of images or videos and none are given.
         """
         model = self._model
         ranks = model.rank_agreement(input_ids, trains=True)
         inputs, features = model.get_llm_inputs(input_ids, ranks=ranks, **kwargs)
+        if features is None and not model.family.image_input_names(kwargs):
+            self._check_text_alone(input_ids)
         if features is not None and model.family.answer_inputs(torch.full_like(input_ids, -100)):
             raise ValueError(
                 f"{type(model.image_llm).__name__} reads a prompt otherwise than an answer, so it must be given the "
@@ -45,6 +48,16 @@ class LinVTBackbone:
             )
         outputs.last_hidden_state = outputs.last_hidden_state + ranks.zero.to(outputs.last_hidden_state)
         return outputs
+
+    def _check_text_alone(self, input_ids: torch.LongTensor | None) -> None:
+        """TRL tokenizes the rows that it prepares itself, and leaves their videos out."""
+        if input_ids is not None and bool((input_ids == self._model.family.image_token_id()).any()):
+            raise ValueError(
+                "The prompts have places of videos or images, but none are given, so nothing could be learnt of them. "
+                "Train with linvt.training.VideoSFTTrainer; or give TRL's SFTTrainer "
+                "data_collator=VideoChatCollator(processor), and in its settings remove_unused_columns=False and "
+                "dataset_kwargs={'skip_prepare_dataset': True}."
+            )
 
     def __getattr__(self, name: str):
         return getattr(self._model, name)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.video_tokenizer.video_attention import no_autocast
 
 
@@ -20,12 +21,16 @@ _HASH_BASE = 6364136223846793005  # odd, so that its powers never become 0 modul
 
 
 class VideoTextContrast(nn.Module):
-    """InfoNCE in both directions with a learnable temperature, as in CLIP."""
+    """
+    Computes InfoNCE in both directions, with a learnable temperature as in CLIP. The temperature learns only where
+    `requires_grad` is set, as the alignment stage does: without this loss it would be a weight without a gradient,
+    for which data parallel training waits.
+    """
 
     def __init__(self):
         super().__init__()
         # The logarithm of 1 / temperature. Not a scalar: FSDP shards along the first dimension.
-        self.logit_scale = nn.Parameter(torch.full((1,), FRESH_LOGIT_SCALE))
+        self.logit_scale = nn.Parameter(torch.full((1,), FRESH_LOGIT_SCALE), requires_grad=False)
 
     def forward(
         self, embeds: torch.Tensor | None, is_video: torch.Tensor | None, labels: torch.LongTensor
@@ -69,7 +74,7 @@ class VideoTextContrast(nn.Module):
             empty = torch.zeros(0, 0, device=labels.device)
             return empty, empty, labels.new_zeros(0)
         embeds, is_video = embeds.to(labels.device), is_video.to(labels.device)
-        is_answer = labels != -100
+        is_answer = labels != IGNORED_LABEL
         rows = (is_video.any(1) & is_answer.any(1)).nonzero()[:, 0]
         embeds, is_video, is_answer, labels = embeds[rows].float(), is_video[rows], is_answer[rows], labels[rows]
         return _mean(embeds, is_video), _mean(embeds, is_answer), _text_ids(labels, is_answer)

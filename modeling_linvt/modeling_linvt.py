@@ -23,6 +23,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from linvt.assisted_decoding import embedded_as, is_assisted
 from linvt.backbone import LinVTBackbone
+from linvt.checkpoints.adapter_folder import base_of_adapter
 from linvt.checkpoints.light_checkpoint import load_light
 from linvt.checkpoints.safe_weights import HUB_ARGUMENTS, safetensors_only
 from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfig
@@ -141,7 +142,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         """
         Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`. A `quantization_config` quantises the
         image-LLM and spares the video tokenizer. Of a light checkpoint, the image-LLM is loaded from its own
-        repository, with the same arguments.
+        repository, with the same arguments. Of an adapter of PEFT, the model that it names is loaded, and then the
+        adapter into it.
         """
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if isinstance(config, (str, os.PathLike)):
@@ -149,6 +151,11 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         weights = "inside" if config is None else config.image_llm_weights
         if config is None:
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
+            base = None if "model_type" in fields else base_of_adapter(pretrained_model_name_or_path, hub_kwargs)
+            if base is not None:
+                kwargs = {name: value for name, value in kwargs.items() if name not in ("revision", "subfolder")}
+                kwargs["adapter_kwargs"] = {**hub_kwargs, "_adapter_model_path": str(pretrained_model_name_or_path)}
+                return cls.from_pretrained(base, *args, **kwargs)
             if fields.get("model_type") != LinVTConfig.model_type:
                 kind = f"a {fields['model_type']!r} model" if "model_type" in fields else "no config.json of a model"
                 raise ValueError(
@@ -162,7 +169,10 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
             kwargs = safetensors_only(pretrained_model_name_or_path, kwargs)
         if isinstance(kwargs.get("quantization_config"), QuantizationConfigMixin):
             kwargs["quantization_config"] = spare_video_tokenizer(kwargs["quantization_config"])
-        return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        # Loading makes every weight learn, but this one does only where the contrastive loss is asked for.
+        (loaded[0] if isinstance(loaded, tuple) else loaded).contrast.requires_grad_(False)
+        return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """As `PreTrainedModel.save_pretrained`; raises a `ValueError` for what could not be loaded again."""

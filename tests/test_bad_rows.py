@@ -1,13 +1,16 @@
 """Rows that cannot be trained on are named with their number and the reason, before training and during it."""
 
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
-from tiny_families import random_video, user_turn
+from tiny_families import FAMILIES, random_video, user_turn
 from torch.utils.data import DataLoader
 
+from linvt.training import row_checks
 from linvt.training.row_checks import check_rows, keep_good_rows
 from linvt.training.training_rows import BadRowError, RowVideos, number_rows
 from linvt.training.video_chat_collator import STAND_IN, VideoChatCollator
@@ -143,6 +146,58 @@ def test_damage_that_only_decoding_shows(make_linvt, video_file):
         VideoChatCollator(processor)([row])
 
 
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_rows_are_checked_beside_each_other(make_linvt, num_workers):
+    """As many as several workers share, and the random numbers of a training are those without a check."""
+    _, processor = make_linvt("llava")
+    places = [0, 1, 40, 64, 99]
+    rows = [BAD_ROWS["empty_answer"][0] if place in places else row_of() for place in range(100)]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    bad = check_rows(number_rows(rows)[50:] + rows[:50], processor, num_workers=num_workers)
+    assert torch.equal(torch.rand(3), expected)
+    assert {place: error.row_number for place, error in bad.items()} == {14: 64, 49: 99, 50: 50, 51: 51, 90: 90}
+    assert list(bad) == sorted(bad) and all("answer in message 1 is empty" in error.reason for error in bad.values())
+
+
+@pytest.mark.parametrize("num_rows", [1, 7])
+def test_ranks_share_the_check_and_its_result(make_linvt, monkeypatch, num_rows):
+    _, processor = make_linvt("llava")
+    read: list[int] = []
+
+    class Rows(list):
+        def __getitem__(self, place):
+            read.append(place)
+            return super().__getitem__(place)
+
+    shares: list[list] = []
+    results: list[dict] = []
+    for gathered in (False, True):
+        for rank in range(3):
+            state = SimpleNamespace(process_index=rank, num_processes=3)
+            monkeypatch.setattr("linvt.training.row_checks.PartialState", lambda state=state: state)
+            gather = (lambda mine: sum(shares, [])) if gathered else (lambda mine: shares.append(mine) or mine)
+            monkeypatch.setattr("linvt.training.row_checks.gather_object", gather)
+            results.append(check_rows(Rows([BAD_ROWS["empty_answer"][0]] * num_rows), processor))
+        if not gathered:
+            assert sorted(read) == list(range(num_rows))  # each by one rank
+    assert all(list(result) == list(range(num_rows)) for result in results[3:])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_are_counted_without_writing_them_all(make_linvt, family):
+    """Of several videos in several turns, against the batch that is trained on."""
+    _, processor = make_linvt(family)
+    first, second = random_video(3), random_video(2, 1)
+    chat = [*user_turn(first, "What?", second), ANSWER, *user_turn("And", first, "?"), ANSWER]
+    length = VideoChatCollator(processor)([{"messages": chat}])["input_ids"].shape[1]
+    assert length > 3 * processor.num_video_tokens
+    assert not check_rows([{"messages": chat}], processor, max_length=length)
+    (error,) = check_rows([{"messages": chat}], processor, max_length=length - 1).values()
+    assert f"has {length} tokens" in error.reason
+
+
 NO_HOST = "http://127.0.0.1:1/cat.png"  # nothing listens there; what HTTP clients raise is no OSError
 
 
@@ -195,3 +250,16 @@ def test_rows_of_a_dataset_keep_their_numbers():
 def test_videos_of_rows():
     rows = [row_of(PLACE, PLACE, videos=["a.mp4", "b.mp4"]), row_of(), row_of({**PLACE, "path": "c.mp4"})]
     assert list(RowVideos(rows)) == [["a.mp4", "b.mp4"], [], ["c.mp4"]]
+
+
+def test_a_video_of_several_rows_is_opened_once(make_linvt, video_file, monkeypatch):
+    """But a bad one is an error of each of its rows, and another check opens all again."""
+    _, processor = make_linvt("llava")
+    good, bad = str(video_file(6)), str(video_file(7))
+    rows = [row_of({**PLACE, "video": video}) for video in (good, bad, good, bad, good)]
+    opened: list[str] = []
+    open_video = row_checks.open_video
+    monkeypatch.setattr(row_checks, "open_video", lambda *args: opened.append(str(args[0])) or open_video(*args))
+    assert not check_rows(rows, processor) and opened == [good, bad]
+    Path(bad).write_bytes(b"no video")
+    assert list(check_rows(rows, processor)) == [1, 3] and opened[2:] == [good, bad, bad]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.training.encoder_fingerprint import encoder_fingerprint
-from linvt.training.frame_token_cache import FrameTokenCache, FrameTokenCacheError
+from linvt.training.frame_token_cache import CONVENTIONS, FrameTokenCache, FrameTokenCacheError
 from linvt.training.training_rows import BadRowError
 from linvt.training.video_chat_collator import VideoChatCollator
 
@@ -369,3 +369,38 @@ def test_the_dtype_of_the_encoder_is_kept(make_linvt, video_file, tmp_path):
     assert cache.load(video_file(6))["video_frame_tokens"].dtype == torch.bfloat16
     with safe_open(cache.path(video_file(6)), framework="pt") as file:
         assert file.get_slice("video_frame_tokens").get_shape() == [5, 16, 32]
+
+
+# Of V with the weights and the pictures below: mean, spread, and the mean weighted by place, which an other order of
+# rows and columns changes; rows and columns; times of the frames. If linvt gives others now, add one to `CONVENTIONS`
+# in frame_token_cache.py, so that V of before is not taken for V of now, and write them here.
+V_OF_CONVENTIONS = {
+    1: {
+        "llava": (-0.0194, 1.1978, 0.1404, [4, 4]),
+        "llava_onevision": (-0.0004, 2.0033, 0.1568, [4, 4]),
+        "internvl": (0.0170, 0.9361, -0.1163, [2, 2]),
+        "qwen2_vl": (0.0206, 1.4380, 0.2787, [2, 2]),
+    },
+}
+SECONDS_OF_CONVENTIONS = {1: [1, 3, 6, 8, 10]}
+
+
+@each_family
+def test_other_conventions_have_another_number(make_linvt, tmp_path, family):
+    model, processor = make_linvt(family)
+    with torch.no_grad():
+        for number, weight in enumerate(model.image_llm.parameters()):
+            weight.copy_((torch.arange(weight.numel()) * 0.7 + number).sin().view(weight.shape) / 4)
+    frame, row, column = np.ogrid[:12, :60, :80]
+    brightness = 128 + 100 * np.sin(frame + row / 9) * np.cos(column / 7 + frame / 3)
+    video = np.stack([brightness, 255 - brightness, brightness / 2], axis=-1).astype(np.uint8)
+    cache = FrameTokenCache(tmp_path / "cache", model, processor)
+    cache.build([row_of(video)])
+    kept = cache.load(video)
+    tokens = kept["video_frame_tokens"].flatten().double()
+    by_place = 100 * (tokens * torch.arange(len(tokens)).double().cos()).mean()
+    found = [tokens.mean(), tokens.std(), by_place]
+    *expected, grid = V_OF_CONVENTIONS[CONVENTIONS][family]
+    assert torch.stack(found).tolist() == pytest.approx(expected, abs=0.01)
+    assert kept["video_token_grid"].tolist() == [grid]
+    assert (kept["video_milliseconds"] / 1000).tolist() == SECONDS_OF_CONVENTIONS[CONVENTIONS]

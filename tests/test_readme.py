@@ -1,12 +1,16 @@
 """What the README shows is what happens: its commands, its output and its Python."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_families import build_image_llm
+from training_runs import row
 
+from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt_cli.cli_main import main
 
 
@@ -35,9 +39,27 @@ def test_the_python_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks("python"):
+        if "VideoSFTTrainer" in block:
+            continue  # it trains below, with a smaller video tokenizer
         block = block.replace('"Qwen/Qwen2-VL-2B-Instruct"', '"image_llm"').replace("num_frames=64", "num_frames=4")
         exec(block, namespace)
     assert namespace["model"].config.num_video_tokens == 112
+
+
+def test_the_training_runs(monkeypatch, tmp_path, make_linvt, video_file):
+    monkeypatch.chdir(tmp_path)
+    rows = [row("What?", f"{number} cats.", video_file(4 + number, number)) for number in range(2)]
+    Path("captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (block,) = (block for block in blocks("python") if "VideoSFTTrainer" in block)
+    assert len(block.splitlines()) < 16
+    here = 'SFTConfig("aligned", use_cpu=True, bf16=False, max_steps=1, report_to="none", '
+    model, processor = make_linvt("qwen2_vl")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    exec(block.replace('SFTConfig("aligned", ', here), {"model": model, "processor": processor})
+    saved = LinVTForConditionalGeneration.from_pretrained("aligned").state_dict()
+    learnt = {name.split(".")[0] for name, weight in before.items() if not torch.equal(weight, saved[name])}
+    assert learnt == {"video_tokenizer", "contrast"}
+    LinVTProcessor.from_pretrained("aligned")
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))

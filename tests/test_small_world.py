@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_world.accuracy import accuracy, right_answers
 from small_world.drawing import RGB, draw_shot, draw_video
-from small_world.encoding import IGNORED, encode_chat
+from small_world.encoding import encode_chat
 from small_world.phrasings import AROUND, ASK, ask
 from small_world.questions import ALBUM_QUESTIONS, IMAGE_QUESTIONS, VIDEO_QUESTIONS, image_questions, order_questions
 from small_world.scenes import COLOURS, DIRECTIONS, KINDS, SPLITS, make_album, make_picture, make_video, scene_rng
@@ -17,6 +17,7 @@ from small_world.video_rows import RowCollator, album_rows, picture_rows, video_
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from linvt import LinVTForConditionalGeneration
+from linvt.configuration.input_values import IGNORED_LABEL
 
 
 SIZE = 64
@@ -233,12 +234,12 @@ def test_right_answers_are_those_that_generate_gives(processor, saved_image_llm)
     model = LlavaForConditionalGeneration.from_pretrained(saved_image_llm).eval()
     prompts = [encode_chat(processor.tokenizer, [], [row.question]) for row in picture_rows("test", 12)]
     for number, chat in enumerate(prompts):
-        prompt = [token for token, label in zip(chat.input_ids, chat.labels, strict=True) if label == IGNORED]
+        prompt = [token for token, label in zip(chat.input_ids, chat.labels, strict=True) if label == IGNORED_LABEL]
         answer = model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)[0, len(prompt) :].tolist()
         if number % 2:
             answer[-1] = (answer[-1] + 1) % 50
         ids = torch.tensor([prompt + answer])
-        labels = torch.tensor([[IGNORED] * len(prompt) + answer])
+        labels = torch.tensor([[IGNORED_LABEL] * len(prompt) + answer])
         assert right_answers(model(input_ids=ids).logits, labels).tolist() == [number % 2 == 0]
 
 
@@ -256,9 +257,9 @@ def test_questions_about_videos_and_pictures_stand_in_one_batch(processor, video
     logits = model(**whole).logits
     for place, number in enumerate(reversed(range(len(rows)))):
         alone = collator([{"row": number}])
-        wanted = labels[place][labels[place] != IGNORED]
+        wanted = labels[place][labels[place] != IGNORED_LABEL]
         learnt = alone.pop("labels")[0]
-        assert torch.equal(learnt[learnt != IGNORED], wanted)
+        assert torch.equal(learnt[learnt != IGNORED_LABEL], wanted)
         length = alone["input_ids"].shape[1]
         assert torch.allclose(model(**alone).logits[0], logits[place, :length], atol=1e-4)
 

@@ -200,32 +200,16 @@ def test_the_loss_is_per_token_whatever_the_accumulation(run_of):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_what_the_trainer_cannot_do_is_an_error(run_of):
-    folder = run_of()
-    model = LinVTForConditionalGeneration.from_pretrained(folder / "model")
-    with pytest.raises(ValueError, match="needs a data_collator"):
-        VideoSFTTrainer(model, settings(folder, 1))
-    collator = VideoChatCollator(LinVTProcessor.from_pretrained(folder / "model"))
-    for change, message in (
-        ({"packing": True}, "has no packing"),
-        ({"eval_packing": True}, "has no eval_packing"),
-        ({"pad_to_multiple_of": 64, "completion_only_loss": False}, "has no pad_to_multiple_of, completion_only_loss"),
-        ({"loss_type": "dft"}, "has no loss_type"),
-        ({"max_length": 64}, "max_length is 64, but rows are not truncated"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            VideoSFTTrainer(model, settings(folder, 1, **change), data_collator=collator)
-    rows = Dataset.from_list(json.loads((folder / "rows.json").read_text()))
-    extra = {"train_dataset": rows, "processing_class": collator.processor}
-    trainer = VideoSFTTrainer(model, settings(folder, 1), data_collator=collator, **extra)
-    with pytest.raises(ValueError, match="Weights of the image-LLM itself learn"):
-        trainer.train(resume_from_checkpoint=str(folder / "model"))
-    trainer.args.load_best_model_at_end = True
-    with pytest.raises(ValueError, match="Weights of the image-LLM itself learn"):
-        trainer.train()
-    model.image_llm.get_decoder = lambda: model.image_llm.base_model
-    with pytest.raises(ValueError, match="no language model alone"):
-        lora_for_instruction(model)
+def test_transformers_own_trainer_over_ranks_with_gradient_checkpointing(run_of):
+    """DDP then waits for a gradient of every weight that learns, so the temperature must not where no loss has it."""
+    folder = run_of("qwen2_vl")
+    script = [Path(__file__).with_name("training_runs.py"), folder, "plain", "2"]
+    done = run([sys.executable, *launcher_of("ddp_cpu.yaml"), *script])
+    assert done.returncode == 0, done.stderr
+    assert sorted(read_log(folder)) == [1, 2]
+    before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "result"))
+    learnt = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert set(before) - learnt == {"contrast.logit_scale"}
 
 
 def resumed(folder: Path, stage: str, config: str | None) -> None:

@@ -1,6 +1,7 @@
 """The two scripts that a person runs, on one process and on two, from an image-LLM to the model of stage 2."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from tiny_families import random_video
 from train_alignment import AlignmentArguments
+from train_instruction import InstructionArguments
 from training_runs import launcher_of, row, run
 from transformers import AutoConfig
 from trl import SFTConfig, TrlParser
-from video_chat_training import DataArguments, load_model_and_processor, make_trainer
+from video_chat_training import DataArguments, check_settings, load_model_and_processor, parse_arguments
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, RedVillmVideoConfig
 from linvt.hub.model_records import TrainingStage, read_records
@@ -57,10 +60,56 @@ def test_a_fresh_video_tokenizer_is_told_with_its_settings(image_llm, tmp_path, 
     assert "num_layers 3, " in line and "hidden_size 32, " in line and "multi_scale multi_c" in line
 
 
-def test_a_folder_that_is_not_whole_is_not_pushed(tmp_path):
-    config = SFTConfig(str(tmp_path / "aligned"), push_to_hub=True, use_cpu=True)
-    with pytest.raises(ValueError, match="push_to_hub is set.*then `linvt push .*aligned`"):
-        make_trainer(None, None, DataArguments("model", "chats.jsonl"), config)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"push_to_hub": True}, "push_to_hub is set.*then `linvt push .*aligned`"),
+        ({"packing": True}, "packing"),
+        ({"per_device_train_batch_size": 1}, "contrastive_weight is 1.*per_device_train_batch_size"),
+        ({"report_to": "no_such_service"}, "no_such_service"),
+    ],
+)
+def test_what_cannot_work_is_known_before_anything_is_loaded(tmp_path, settings, message):
+    config = SFTConfig(str(tmp_path / "aligned"), use_cpu=True, **settings)
+    with pytest.raises(ValueError, match=message):
+        check_settings(AlignmentArguments("model", "chats.jsonl"), config)
+    check_settings(
+        AlignmentArguments("model", "chats.jsonl"), SFTConfig(str(tmp_path), use_cpu=True, report_to="none")
+    )
+
+
+def test_a_service_that_is_not_installed_is_known_before_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    config = SFTConfig(str(tmp_path), use_cpu=True, report_to="tensorboard")
+    with pytest.raises(RuntimeError, match="tensorboard"):
+        check_settings(DataArguments("model", "chats.jsonl"), config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--use_cpu.*--bf16 false"),
+        (["--use_cpu", "--packing"], "packing"),
+        (["--use_cpu", "--shot_detection", "unifrom"], "unifrom"),
+    ],
+)
+def test_options_that_cannot_work_end_with_one_line(monkeypatch, capsys, tmp_path, options, message):
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: False)
+    command = ["train_alignment.py", "--model", "m", "--dataset", "d.jsonl", "--output_dir", str(tmp_path), *options]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(AlignmentArguments)
+    said = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
+    assert re.search(message, said.splitlines()[-1])
+
+
+def test_options_of_linvt_are_a_group_of_the_help(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train_instruction.py", "--help"])
+    with pytest.raises(SystemExit):
+        parse_arguments(InstructionArguments)
+    group = capsys.readouterr().out.split("options of linvt")[1]
+    assert all(name in group for name in ("--skip_bad_rows", "--lora_dropout", "{autoshot,uniform}"))
+    assert "--weight_decay" not in group
 
 
 def run_script(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
@@ -121,6 +170,13 @@ def test_from_stage_to_stage(make_linvt, video_file, tmp_path, ask, ranks):
     in_llm = {name for name in changed if "language_model.layers" in name}
     assert in_llm < changed and all(name.startswith("video_tokenizer.") for name in changed - in_llm)
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in in_llm} >= {"q_proj", "down_proj"}
+    for folder, told in (("aligned", ["alignment"]), ("tuned", ["alignment", "instruction tuning"])):
+        card = ModelCard.load(tmp_path / folder / "README.md")
+        assert card.data.library_name == "linvt" and all(f"**{stage}**" in card.text for stage in told)
+        num_parameters = sum(parameter.numel() for parameter in tuned.parameters())
+        assert f"| {num_parameters:,} parameters" in card.text and "| LoRA |" not in card.text
+    card = ModelCard.load(tmp_path / "tuned" / "adapter" / "README.md")
+    assert str(tmp_path / "aligned") in card.text and "More Information Needed" not in card.text
     inputs = ask(LinVTProcessor.from_pretrained(tmp_path / "tuned"), random_video(5), "What?")
     assert tuned.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
     assert (tmp_path / "tuned" / "adapter" / "adapter_model.safetensors").is_file()

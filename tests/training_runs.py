@@ -18,7 +18,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
@@ -65,9 +65,15 @@ def settings(folder: Path, steps: int, **changes) -> SFTConfig:
     )
 
 
-def make_trainer(folder: Path, stage: str, args: SFTConfig, eval_rows: list[dict] | None = None) -> VideoSFTTrainer:
+def make_trainer(folder: Path, stage: str, args: SFTConfig, eval_rows: list[dict] | None = None) -> Trainer:
+    """That of a stage; or with `"plain"` Transformers' own, by which all weights learn (with gradient checkpointing,
+    which is on by default in `SFTConfig`)."""
     model = LinVTForConditionalGeneration.from_pretrained(folder / "model")
     processor = LinVTProcessor.from_pretrained(folder / "model")
+    if stage == "plain":
+        args.remove_unused_columns = False
+        rows = Dataset.from_list(json.loads((folder / "rows.json").read_text()))
+        return Trainer(model, args, VideoChatCollator(processor), rows, processing_class=processor)
     extra = {}
     if stage == "alignment":
         model, extra["contrastive_weight"] = freeze_for_alignment(model), 0.5

@@ -3,9 +3,10 @@
 from collections import defaultdict
 
 import torch
-from small_world.encoding import IGNORED
 from small_world.video_rows import RowCollator
 from torch import nn
+
+from linvt.configuration.input_values import IGNORED_LABEL
 
 
 def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -14,7 +15,7 @@ def right_answers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     the likeliest one after those before it, so one forward pass tells.
     """
     predicted, wanted = logits.argmax(-1)[:, :-1], labels[:, 1:]
-    return ((predicted == wanted) | (wanted == IGNORED)).all(1)
+    return ((predicted == wanted) | (wanted == IGNORED_LABEL)).all(1)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from functools import cache
 from small_world.questions import Question
 from transformers import PreTrainedTokenizerBase
 
-from linvt.training.video_chat_collator import IGNORED
+from linvt.configuration.input_values import IGNORED_LABEL
 
 
 @dataclass
@@ -20,7 +20,7 @@ class EncodedChat:
 
     def add(self, ids: list[int], learn: bool = False, is_instruction: bool = False) -> None:
         self.input_ids += ids
-        self.labels += ids if learn else [IGNORED] * len(ids)
+        self.labels += ids if learn else [IGNORED_LABEL] * len(ids)
         self.instruction += [int(is_instruction)] * len(ids)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from small_world.drawing import draw_shot
-from small_world.encoding import IGNORED, encode_chat
+from small_world.encoding import encode_chat
 from small_world.questions import album_questions, corner_questions, image_questions, order_questions
 from small_world.scenes import SPLITS, make_album, make_picture
 from small_world.small_image_llm import PIXELS
@@ -13,6 +13,8 @@ from small_world.video_rows import TOKENS_PER_PICTURE
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import LlavaProcessor
+
+from linvt.configuration.input_values import IGNORED_LABEL
 
 
 class Pictures(Dataset):
@@ -69,7 +71,7 @@ class CollateChats:
         return {
             "input_ids": input_ids,
             "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
-            "labels": pad("labels", IGNORED),
+            "labels": pad("labels", IGNORED_LABEL),
             "pixel_values": self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"],
         }
 

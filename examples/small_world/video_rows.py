@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from small_world.drawing import draw_shot
-from small_world.encoding import IGNORED, encode_chat
+from small_world.encoding import encode_chat
 from small_world.questions import Question, album_questions, image_questions
 from small_world.scenes import Shot, make_album, make_picture, scene_rng
 from small_world.small_image_llm import PIXELS
 from small_world.video_data import VideoSet
 from transformers import LlavaProcessor
+
+from linvt.configuration.input_values import IGNORED_LABEL
 
 
 TOKENS_PER_PICTURE = 16
@@ -100,7 +102,7 @@ class RowCollator:
         batch = {
             "input_ids": input_ids,
             "attention_mask": pad([[1] * len(chat.input_ids) for chat in chats], 0),
-            "labels": pad([chat.labels for chat in chats], IGNORED),
+            "labels": pad([chat.labels for chat in chats], IGNORED_LABEL),
             "mm_token_type_ids": is_visual * torch.where(about_video, 2, 1),
             "instruction_turns": pad([chat.instruction for chat in chats], 0) * about_video,
         }

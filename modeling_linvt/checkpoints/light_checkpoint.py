@@ -56,6 +56,12 @@ def load_light(cls: type[PreTrainedModel], name_or_path: str | os.PathLike, conf
         settings = {name: kwargs.pop(name) for name in _CONFIG_ARGUMENTS if name in kwargs}
         config = cls.config_class.from_pretrained(name_or_path, **place, **settings)
     config = copy.deepcopy(config)
+    if "_adapter_model_path" in (kwargs.get("adapter_kwargs") or {}):
+        raise ValueError(
+            f"{kwargs['adapter_kwargs']['_adapter_model_path']} is an adapter of {name_or_path}, a light checkpoint, "
+            "into which it cannot be loaded at once. Load the checkpoint, and then the adapter with "
+            "peft.PeftModel.from_pretrained(model, adapter)."
+        )
     output_loading_info = kwargs.pop("output_loading_info", False)
     for name in _OF_THIS_REPOSITORY:
         kwargs.pop(name, None)

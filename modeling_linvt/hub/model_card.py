@@ -17,7 +17,7 @@ from linvt.configuration.configuration_linvt import LinVTConfig
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.hub.card_snippets import snippets
 from linvt.hub.model_records import RECORD_FILES, Evaluation, TrainingStage, read_records
-from linvt.hub_cards import AUTOSHOT_CARD, TEMPLATE
+from linvt.hub_cards import ADAPTER_TEMPLATE, AUTOSHOT_CARD, TEMPLATE
 from linvt.processors.shots.autoshot_files import AUTOSHOT_SUBFOLDER, AUTOSHOT_WEIGHTS
 
 
@@ -95,7 +95,7 @@ def write_model_card(
         evaluations=evaluations,
         licence=_licence_text(pinned, licence, is_inherited),
         citation="\n".join(f"- {line}" for line in ((LINVT, AUTOSHOT) if is_linear else (RED_VILLM, AUTOSHOT))),
-        **_weights(folder),
+        **_weights(folder, format),
     )
     card.save(folder / "README.md")
     if _has_our_autoshot(folder):
@@ -108,11 +108,32 @@ def _has_our_autoshot(folder: Path) -> bool:
     return weights.is_file() and filecmp.cmp(weights, AUTOSHOT_WEIGHTS / "model.safetensors", shallow=False)
 
 
-def _weights(folder: Path) -> dict[str, str | None]:
-    """Counts parameters by part, from the headers of the files."""
+def write_adapter_card(folder: str | os.PathLike, model: str | os.PathLike) -> Path:
+    """
+    Writes `README.md` for an adapter beside the model that it was merged into.
+
+    Args:
+        folder (`str` or `os.PathLike`): `adapter/` in the folder of the merged model.
+        model (`str` or `os.PathLike`): Folder or Hub id of the model that it was trained on.
+    """
+    folder = Path(folder).resolve()
+    card = ModelCard.from_template(
+        ModelCardData(
+            library_name="peft", base_model=None if Path(model).is_dir() else str(model), tags=["linvt", "video"]
+        ),
+        template_str=ADAPTER_TEMPLATE.read_text(encoding="utf-8"),
+        name=folder.parent.name,
+        model=str(model),
+    )
+    card.save(folder / "README.md")
+    return folder / "README.md"
+
+
+def _weights(folder: Path, format: str) -> dict[str, str | None]:
+    """Counts parameters by part, from the headers of the files. Beside a full model, an adapter is merged in."""
     parameters, dtypes, size = Counter(), set(), 0
     adapter = folder / "adapter" / "adapter_model.safetensors"
-    files = [*sorted(folder.glob("*.safetensors")), *([adapter] if adapter.is_file() else [])]
+    files = [*sorted(folder.glob("*.safetensors")), *([adapter] if format == "light" and adapter.is_file() else [])]
     for file in files:
         size += file.stat().st_size
         with safe_open(file, "pt") as tensors:
@@ -211,4 +232,4 @@ def _page(pinned: dict[str, str]) -> str:
     return f"https://huggingface.co/{pinned['id']}"
 
 
-__all__ = ["write_model_card"]
+__all__ = ["write_adapter_card", "write_model_card"]

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.image_llms.image_llm_family import ImageLLMFamily
 
 
@@ -61,7 +62,7 @@ class PrefixFamily(ImageLLMFamily):
         return {"token_type_ids": inputs.get("token_type_ids", torch.zeros_like(input_ids))}
 
     def answer_inputs(self, labels: torch.Tensor) -> dict:
-        return {"token_type_ids": (labels != -100).long()}  # else the answer would be seen before it is given
+        return {"token_type_ids": (labels != IGNORED_LABEL).long()}  # else the answer would be seen before it is given
 
 
 class LayerWordsFamily(ImageLLMFamily):

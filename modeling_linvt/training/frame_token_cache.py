@@ -1,9 +1,9 @@
-"""V of the videos of a training set, made once and kept on disk.
+"""On-disk cache of the frame tokens (V) of a training set.
 
-The vision encoder and the projector are frozen while the video tokenizer learns, so what they make of a video is the
-same in every epoch, and reading and encoding it is most of the work of a step. One safetensors file per video, named
-by a hash of all that V depends on; so a changed video, other frames or another model have files of other names, and
-old ones are never taken for new ones. They may be deleted at any time.
+The vision encoder and the projector are frozen while the video tokenizer learns, so they give the same V of a video in
+every epoch, and reading and encoding it is most of the work of a step. One safetensors file per video, named by a hash
+of all that V depends on; so a changed video, other frames, another model or other conventions of linvt have files of
+other names, and old ones are never taken for new ones. They may be deleted at any time.
 """
 
 import hashlib
@@ -17,32 +17,41 @@ from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers.utils import logging
 
 from linvt.atomic_output import new_file
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video_processing_linvt import is_file
+from linvt.progress import Progress
+from linvt.training.chat_prompts import read_video_inputs
 from linvt.training.encoder_fingerprint import encoder_fingerprint
 from linvt.training.training_rows import BadRowError, RowVideos
-from linvt.training.video_chat_collator import read_video_inputs
 from linvt.training.video_identity import shot_detector_identity, video_identity
 
 
 logger = logging.get_logger(__name__)
 
-FORMAT = "linvt-frame-tokens-2"
+CONVENTIONS = 1
+"""
+Goes up by one whenever linvt makes other V, times or shots of the same video with the same weights and settings: where
+a family of image-LLMs, the picking or the resizing of frames changes. `tests/test_frame_token_cache.py` reminds of it.
+Files of other conventions are not found, so they are made again.
+"""
+
+FORMAT = f"linvt-frame-tokens-2, conventions {CONVENTIONS}"
 
 # Arguments of the video processor that say how it works, not what comes out.
 _WITHOUT_INFLUENCE = {"on_progress", "return_metadata", "return_tensors", "device"}
 
 
 class FrameTokenCacheError(RuntimeError):
-    """The cache does not have what is asked for. No fault of a row: rows are not skipped for it."""
+    """The cache lacks the tokens of a video, or they are damaged. Rows are not skipped for it: they are not bad."""
 
 
 class FrameTokenCache:
     """
+    Keeps the frame tokens of videos in files and gives them to a collator in place of frames.
+
     Args:
         folder (`str` or `os.PathLike`): Where the files are; made if it is not there. Caches of several models and
             settings may share it.
@@ -72,11 +81,11 @@ class FrameTokenCache:
 
     def build(self, dataset, num_workers: int = 0, processor_kwargs: dict | None = None) -> None:
         """
-        Makes V of all videos of a data set that are not there yet. It may be broken off at any time and goes on where
-        it was; of several ranks each makes its share, and the caller lets them wait for each other.
+        Encodes all videos of a data set that the cache lacks. A build that was interrupted resumes where it was. Of
+        several ranks each encodes its share, and the caller lets them wait for each other.
 
         A video that cannot be read is kept too, as the reason why, with a warning. Rows that are bad for other reasons
-        are passed over: what is wrong with them is said where they are trained on.
+        are skipped here and reported during training.
 
         Args:
             dataset (`datasets.Dataset` or `list[dict]`): Rows of TRL's conversational forms.
@@ -85,15 +94,23 @@ class FrameTokenCache:
         """
         video_kwargs = self.processor.split_kwargs(processor_kwargs or {}).videos
         missing = _MissingVideos(self, dataset, video_kwargs)
-        loader = DataLoader(missing, batch_size=None, num_workers=num_workers)
-        for path, inputs in tqdm(loader, desc="Encoding videos", unit="video", disable=None):
-            if isinstance(inputs, str):
-                logger.warning(f"{inputs} Its rows cannot be trained on.")
-                self._save(path, {}, {"reason": inputs})
-                continue
-            tokens, grid = self._encode(inputs.pop("pixel_values_videos"), inputs["video_shot_ids"])
-            tensors = {"video_frame_tokens": tokens.cpu(), "video_token_grid": torch.tensor([grid]), **inputs}
-            self._save(path, tensors, {})
+        # With a generator of its own: by default a loader draws from the one that the training draws from.
+        loader = DataLoader(missing, batch_size=None, num_workers=num_workers, generator=torch.Generator())
+        is_other_rank = PartialState().process_index > 0
+        with Progress("Encoding videos", len(missing), "video", hidden=is_other_rank) as progress:
+            for path, inputs in loader:
+                self._keep(path, inputs)
+                progress.advance()
+
+    def _keep(self, path: Path, inputs: dict[str, torch.Tensor] | str) -> None:
+        """Writes V of a video, or why it cannot be read."""
+        if isinstance(inputs, str):
+            logger.warning(f"{inputs} Its rows cannot be trained on.")
+            self._save(path, {}, {"reason": inputs})
+            return
+        tokens, grid = self._encode(inputs.pop("pixel_values_videos"), inputs["video_shot_ids"])
+        tensors = {"video_frame_tokens": tokens.cpu(), "video_token_grid": torch.tensor([grid]), **inputs}
+        self._save(path, tensors, {})
 
     @torch.no_grad()
     def _encode(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -109,7 +126,7 @@ class FrameTokenCache:
 
     def load(self, video, **video_kwargs) -> dict[str, torch.Tensor]:
         """
-        What the model takes for one video.
+        Reads the inputs of the model for one video.
 
         Args:
             video: As in the row.
@@ -143,7 +160,7 @@ class FrameTokenCache:
 
     def path(self, video, **video_kwargs) -> Path:
         """
-        The file of a video, whether it is there or not.
+        Names the file of a video, whether it is there or not.
 
         Raises:
             [`BadRowError`]: If there is no such video.
@@ -170,7 +187,7 @@ class FrameTokenCache:
 
 
 class _MissingVideos:
-    """Reads the videos that the cache lacks, for a dataloader: `(path of the file to be, inputs or what is wrong)`."""
+    """Reads the videos that the cache lacks, for a dataloader: the path of the file, and the inputs or the error."""
 
     def __init__(self, cache: FrameTokenCache, dataset, video_kwargs: dict):
         self.cache, self.videos, self.video_kwargs = cache, RowVideos(dataset), video_kwargs
@@ -198,7 +215,7 @@ class _MissingVideos:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether there is such a file and it looks right; a damaged one is said and made again."""
+    """Tells whether a valid file exists; logs a damaged one, which is then rebuilt."""
     if not path.exists():
         return False
     try:
@@ -210,7 +227,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """What a file says of itself, which must be what it is; opening it checks its length."""
+    """Reads the metadata of a file and checks its format and name; opening it checks its length."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT or metadata.get("name") != path.name:

@@ -1,4 +1,4 @@
-"""Rows of a training data set, in TRL's conversational forms, read and checked; what is wrong with one names its row.
+"""Reads rows of a training data set, in TRL's conversational forms; errors name the row and what is wrong with it.
 
 A row is `{"messages": [...]}`, or `{"prompt": [...], "completion": [...]}` of which only the completion is learnt.
 Messages hold text as a string or as parts; a video or an image part names its file or frames itself
@@ -8,6 +8,7 @@ Messages hold text as a string or as parts; a video or an image part names its f
 from collections.abc import Sequence
 
 from linvt.processors.prompts.chat_visuals import IMAGE_KEYS, VIDEO_KEYS, ChatVisuals, chat_visuals
+from linvt.training.row_streams import is_stream, map_stream
 
 
 _SOURCES = {"video": VIDEO_KEYS, "image": IMAGE_KEYS}
@@ -33,21 +34,32 @@ class BadRowError(ValueError):
 
 def number_rows(dataset):
     """
-    The data set with a column `row_number`, so that errors name rows as the data set has them, whatever the order.
+    Adds the column `row_number` to a data set, so that errors name rows as the data set has them, whatever the order.
 
     Args:
-        dataset (`datasets.Dataset` or `list[dict]`): Not yet shuffled. One that has the column stays as it is.
+        dataset (`datasets.Dataset`, `list[dict]`, or a stream, `datasets.IterableDataset` or
+            `torch.utils.data.IterableDataset`): Not yet shuffled. Rows that have the column keep their numbers. Those
+            of a stream are counted as they are read; where dataloader workers share its shards, each counts its own.
+
+    Returns:
+        A data set of the same kind.
     """
     if isinstance(dataset, list):
-        return [{ROW_NUMBER: number, **row} for number, row in enumerate(dataset)]
+        return [_numbered(row, number) for number, row in enumerate(dataset)]
+    if is_stream(dataset):
+        return map_stream(dataset, _numbered)
     if ROW_NUMBER in dataset.column_names:
         return dataset
     return dataset.add_column(ROW_NUMBER, list(range(len(dataset))))
 
 
+def _numbered(row: dict, number: int) -> dict:
+    return {ROW_NUMBER: number, **row}
+
+
 def read_row(row: dict) -> tuple[ChatVisuals, int]:
     """
-    The conversation of a row, and the number of the message from which on answers are learnt.
+    Reads the conversation of a row, and the number of the message from which on answers are learnt.
 
     Raises:
         [`BadRowError`]: If the row has another form, an answer is missing or empty, or videos and images do not match
@@ -71,9 +83,19 @@ def read_row(row: dict) -> tuple[ChatVisuals, int]:
 
 
 class RowVideos(Sequence):
-    """The videos of every row of a data set, read when they are asked for: `videos[i]` is a list."""
+    """
+    Lists the videos of each row of a data set when they are asked for: `videos[i]` is a list.
+
+    Raises:
+        `ValueError`: If the data set is a stream.
+    """
 
     def __init__(self, dataset):
+        if is_stream(dataset):
+            raise ValueError(
+                f"The videos of a {type(dataset).__name__} cannot be listed before they are trained on, as its rows "
+                "come one after the other. Load the data set without streaming, or do without a frame token cache."
+            )
         self.dataset = dataset
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What learns in the two stages of training (Sec. 3.3): the video tokenizer; then LoRA on the LLM as well.
+"""Chooses the weights that learn in the two stages (Sec. 3.3): the video tokenizer; then LoRA on the LLM as well.
 
 In both the vision encoder and the projector stay as they are.
 """
@@ -15,8 +15,9 @@ from linvt.modeling_linvt import LinVTForConditionalGeneration
 
 def freeze_for_alignment(model: LinVTForConditionalGeneration) -> LinVTForConditionalGeneration:
     """
-    Stage 1, video-language alignment: only the video tokenizer learns, and the temperature of the contrastive loss.
-    Both become float32, whatever the image-LLM is in: a step may be smaller than bfloat16 can tell.
+    Prepares a model for stage 1, video-language alignment, and returns it: only the video tokenizer learns, and the
+    temperature of the contrastive loss. Both become float32, whatever the image-LLM is in: a step may be smaller than
+    bfloat16 can tell.
     """
     model.requires_grad_(False)
     for module in (model.video_tokenizer, model.contrast):
@@ -28,9 +29,13 @@ def lora_for_instruction(
     model: LinVTForConditionalGeneration, r: int = 64, lora_alpha: int = 128, lora_dropout: float = 0.0
 ) -> LoraConfig:
     """
-    Stage 2, video instruction tuning: LoRA on the linear layers of the LLM, and the whole video tokenizer, which
-    becomes float32. To be given to the trainer, or to `peft.get_peft_model`, which freeze the rest. The new video
-    tokenizer is saved with the adapter; with the adapter switched off the model is the one that stage 1 gave.
+    Returns what learns in stage 2, video instruction tuning: LoRA on the linear layers of the LLM, and the whole video
+    tokenizer. The model stays as it is.
+
+    Give it to [`VideoSFTTrainer`] as `peft_config`, which also makes the new video tokenizer float32; or to
+    `peft.get_peft_model`, for which you call `model.video_tokenizer.float()` before if the model is in bfloat16. Both
+    freeze the rest. The new video tokenizer is saved with the adapter; with the adapter disabled the model is the one
+    that stage 1 gave.
 
     Args:
         r, lora_alpha, lora_dropout: Of `peft.LoraConfig`. The paper gives no values.
@@ -52,7 +57,6 @@ def lora_for_instruction(
         for place, module in decoder.named_modules()
         if isinstance(module, nn.Linear) and not _is_router(module) and module is not model.get_output_embeddings()
     }
-    model.video_tokenizer.float()
     return LoraConfig(
         r=r,
         lora_alpha=lora_alpha,
@@ -69,7 +73,7 @@ def _is_router(module: nn.Linear) -> bool:
 
 def merge_adapter(model: str | os.PathLike, adapter: str | os.PathLike, **kwargs) -> LinVTForConditionalGeneration:
     """
-    The model of stage 2 as one checkpoint: the LoRA weights added to those of the LLM, the new video tokenizer.
+    Loads the model of stage 2 as one: the LoRA weights added to those of the LLM, the new video tokenizer.
 
     Args:
         model (`str` or `os.PathLike`): What stage 2 began with.

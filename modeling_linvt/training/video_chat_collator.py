@@ -1,86 +1,28 @@
-"""Rows of video chats to batches for training: TRL's `SFTTrainer` with `remove_unused_columns=False` and
-`dataset_kwargs={"skip_prepare_dataset": True}`.
+"""Makes batches of rows of video chats, for `VideoSFTTrainer`.
 
-Videos are read when their batch is made, so with dataloader workers that happens beside the training.
+Also for `transformers.Trainer` and TRL's `SFTTrainer` with `remove_unused_columns=False`, the latter with
+`dataset_kwargs={"skip_prepare_dataset": True}` too. Videos are read when their batch is made, so with dataloader
+workers that happens beside the training.
 """
 
-from dataclasses import dataclass
-
-import jinja2
 import torch
 from transformers.utils import logging
 
+from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.prompts.answer_turns import Span, prompt_with_answers
 from linvt.processors.prompts.chat_visuals import ChatVisuals
-from linvt.processors.prompts.prompt_marks import answer_mask, mark_videos
-from linvt.processors.video.video_container import VideoReadError
-from linvt.processors.video_processing_linvt import is_file
-from linvt.training.training_rows import ROW_NUMBER, BadRowError, read_row
+from linvt.processors.prompts.prompt_marks import answer_mask
+from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_video_inputs
+from linvt.training.frame_token_cache import FrameTokenCache
+from linvt.training.training_rows import ROW_NUMBER, BadRowError
 
 
 logger = logging.get_logger(__name__)
 
-IGNORED = -100  # the label of tokens without loss, as Transformers has it
-
-# What is trained on where every row of a batch is bad. A rank that raised would leave the others waiting, and the mean
-# over a batch without labels is 0 / 0, whose gradient spoils all weights. Two words of text move an LLM that can talk
-# by next to nothing, and the video tokenizer not at all.
+# Stands in for a batch whose rows are all bad. A rank that raised would leave the others waiting, and the mean over a
+# batch without labels is 0 / 0, whose gradient spoils all weights. A two-word text row barely changes a trained LLM,
+# and the video tokenizer not at all.
 STAND_IN = {"messages": [{"role": "user", "content": "Say OK."}, {"role": "assistant", "content": "OK"}]}
-
-
-@dataclass
-class ChatPrompt:
-    """
-    A row as a prompt, before its videos and images are read.
-
-    Args:
-        text (`str`): The prompt, with the processor's tokens for images and videos.
-        answers (`list[tuple[int, int]]`): Characters of it that are to be learnt, half open.
-        chat ([`ChatVisuals`]): Its videos and images.
-    """
-
-    text: str
-    answers: list[Span]
-    chat: ChatVisuals
-
-
-def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
-    """
-    The prompt of a row of TRL's conversational forms; no file is opened.
-
-    Raises:
-        [`BadRowError`]: As [`read_row`] does, or if the chat template cannot write this conversation.
-    """
-    chat, first_answer = read_row(row)
-    template = processor.resolve_template()
-    headers = processor.turn_headers(template)
-    try:
-        prompt, answers = prompt_with_answers(
-            lambda messages: processor.render_chats(template, [messages])[0][0],
-            chat.messages,
-            first_answer,
-            headers,
-            processor.tokenizer.eos_token,
-        )
-        text, shift = mark_videos(prompt, chat.kinds, processor.image_token, processor.video_token)
-        place = text.find(processor.video_token)
-        while place >= 0:
-            headers.user_turn(text, place)
-            place = text.find(processor.video_token, place + 1)
-    except (jinja2.TemplateError, ValueError) as error:
-        raise BadRowError(str(error)) from error
-    return ChatPrompt(text, [(shift(start), shift(end)) for start, end in answers], chat)
-
-
-def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
-    """What the model takes for one video that is read now; a [`BadRowError`] if it cannot be read."""
-    # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
-    errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
-    try:
-        return processor.video_processor([[video]], return_tensors="pt", **video_kwargs)
-    except errors as error:
-        raise BadRowError(str(error)) from error
 
 
 class VideoChatCollator:
@@ -111,7 +53,8 @@ class VideoChatCollator:
     def __init__(
         self,
         processor: LinVTProcessor,
-        frame_token_cache=None,
+        frame_token_cache: FrameTokenCache | None = None,
+        *,
         max_length: int | None = None,
         skip_bad_rows: bool = False,
         processor_kwargs: dict | None = None,
@@ -195,7 +138,7 @@ class VideoChatCollator:
             answer_mask(spans, prompt.answers, replaced)
             for (spans, replaced), prompt in zip(moves, prompts, strict=True)
         ]
-        labels = features["input_ids"].masked_fill(torch.tensor(learnt) == 0, IGNORED)
+        labels = features["input_ids"].masked_fill(torch.tensor(learnt) == 0, IGNORED_LABEL)
         return {**features, "labels": labels}
 
 
@@ -204,4 +147,4 @@ def _batch_of_videos(videos: list[dict[str, torch.Tensor]]) -> dict[str, torch.T
     return {name: torch.cat([video[name] for video in videos]) for name in (videos[0] if videos else ())}
 
 
-__all__ = ["STAND_IN", "ChatPrompt", "VideoChatCollator", "chat_prompt", "read_video_inputs"]
+__all__ = ["STAND_IN", "VideoChatCollator"]

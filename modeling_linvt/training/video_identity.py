@@ -1,4 +1,4 @@
-"""Names for the content of a video, so that what was made of it can be found again, and is not when it has changed."""
+"""Content keys of videos, to find cached results and to invalidate them when a video changes."""
 
 import hashlib
 import os

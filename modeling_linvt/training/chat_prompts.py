@@ -1,0 +1,71 @@
+"""Rows as prompts with their answers marked, and their videos as inputs of the model."""
+
+from dataclasses import dataclass
+
+import jinja2
+import torch
+
+from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.prompts.answer_turns import Span, prompt_with_answers
+from linvt.processors.prompts.chat_visuals import ChatVisuals
+from linvt.processors.prompts.prompt_marks import mark_videos
+from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video_processing_linvt import is_file
+from linvt.training.training_rows import BadRowError, read_row
+
+
+@dataclass
+class ChatPrompt:
+    """
+    Holds a row as a prompt, before its videos and images are read.
+
+    Args:
+        text (`str`): The prompt, with the processor's tokens for images and videos.
+        answers (`list[tuple[int, int]]`): Characters of it that are to be learnt, half open.
+        chat ([`ChatVisuals`]): Its videos and images.
+    """
+
+    text: str
+    answers: list[Span]
+    chat: ChatVisuals
+
+
+def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
+    """
+    Renders a row of TRL's conversational forms as a prompt; no file is opened.
+
+    Raises:
+        [`BadRowError`]: As [`read_row`] does, or if the chat template cannot write this conversation.
+    """
+    chat, first_answer = read_row(row)
+    template = processor.resolve_template()
+    headers = processor.turn_headers(template)
+    try:
+        prompt, answers = prompt_with_answers(
+            lambda messages: processor.render_chats(template, [messages])[0][0],
+            chat.messages,
+            first_answer,
+            headers,
+            processor.tokenizer.eos_token,
+        )
+        text, shift = mark_videos(prompt, chat.kinds, processor.image_token, processor.video_token)
+        place = text.find(processor.video_token)
+        while place >= 0:
+            headers.user_turn(text, place)
+            place = text.find(processor.video_token, place + 1)
+    except (jinja2.TemplateError, ValueError) as error:
+        raise BadRowError(str(error)) from error
+    return ChatPrompt(text, [(shift(start), shift(end)) for start, end in answers], chat)
+
+
+def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
+    """Reads one video as inputs of the model; raises a [`BadRowError`] if it cannot be read."""
+    # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
+    errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
+    try:
+        return processor.video_processor([[video]], return_tensors="pt", **video_kwargs)
+    except errors as error:
+        raise BadRowError(str(error)) from error
+
+
+__all__ = ["ChatPrompt", "chat_prompt", "read_video_inputs"]
