@@ -49,7 +49,7 @@ def nothing_is_read(monkeypatch):
 
 
 def shots_command(video, *options):
-    return ("shots", video, "--autoshot", "weights", *options)
+    return ("shots", video, "--autoshot", "org/weights", *options)
 
 
 # What is printed
