@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, find_autoshot
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
-from linvt.processors.video.frame_selection import iter_shots
+from linvt.processors.shots.shot_boundaries import iter_shots
 
 
 _IMPORTED_IN = os.getpid()
