@@ -18,7 +18,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import is_valid_video_frame
 
 from linvt.processors.shots.autoshot_files import (
-    OF_THE_CHECKPOINT,
+    AUTOSHOT_IN_CHECKPOINT,
     copy_autoshot,
     find_autoshot,
     find_autoshot_of_checkpoint,
@@ -119,17 +119,17 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
         """As in `BaseVideoProcessor`; also finds AutoShot weights that travel with the checkpoint."""
         fields, unused = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
-        if fields.get("autoshot_model") == OF_THE_CHECKPOINT and "autoshot_model" not in kwargs:
+        if fields.get("autoshot_model") == AUTOSHOT_IN_CHECKPOINT and "autoshot_model" not in kwargs:
             hub_kwargs = {name: value for name, value in kwargs.items() if name not in unused and name[0] != "_"}
             folder = find_autoshot_of_checkpoint(pretrained_model_name_or_path, **hub_kwargs)
             fields = {**fields, "autoshot_folder": str(folder)}
         return fields, unused
 
-    def take_autoshot_along(self) -> None:
-        """From now on `save_pretrained` saves the AutoShot weights too, whichever this processor uses."""
-        if self.autoshot_model != OF_THE_CHECKPOINT:
+    def bundle_autoshot(self) -> None:
+        """Makes `save_pretrained` save the AutoShot weights that this processor uses, beside its settings."""
+        if self.autoshot_model != AUTOSHOT_IN_CHECKPOINT:
             self.autoshot_folder = str(find_autoshot(self.autoshot_model))
-            self.autoshot_model = OF_THE_CHECKPOINT
+            self.autoshot_model = AUTOSHOT_IN_CHECKPOINT
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> list[str]:
         """As `BaseVideoProcessor.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
@@ -137,14 +137,14 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return super().save_pretrained(save_directory, **kwargs)
 
     def save_autoshot(self, save_directory: str | os.PathLike) -> None:
-        if self.autoshot_model == OF_THE_CHECKPOINT:
+        if self.autoshot_model == AUTOSHOT_IN_CHECKPOINT:
             copy_autoshot(self._autoshot_of_checkpoint(), save_directory)
 
     def _autoshot_of_checkpoint(self) -> str:
         if self.autoshot_folder is None:
             raise ValueError(
-                f"autoshot_model is {OF_THE_CHECKPOINT!r}, the weights of the checkpoint, but this processor was not "
-                "loaded from one that has some; give a folder or Hub id of AutoShot weights."
+                f"autoshot_model is {AUTOSHOT_IN_CHECKPOINT!r}, the weights of the checkpoint, but this processor was "
+                "not loaded from one that has some; give a folder or Hub id of AutoShot weights."
             )
         return self.autoshot_folder
 
@@ -203,7 +203,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
         if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
             options["num_frames"] = None
-        if options["autoshot_model"] == OF_THE_CHECKPOINT:
+        if options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
             options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 

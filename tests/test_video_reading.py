@@ -147,8 +147,8 @@ def test_only_what_is_needed_is_decoded(tmp_path, monkeypatch, name, x264):
     decoded = []
     decode_frames = video_timeline.decode_frames
 
-    def counting(stream, packets, strict):
-        for frame in decode_frames(stream, packets, strict):
+    def counting(stream, packets, *, strict):
+        for frame in decode_frames(stream, packets, strict=strict):
             decoded.append(frame.pts)
             yield frame
 
@@ -505,7 +505,7 @@ def test_frames_behind_the_damage_are_found(tmp_path, caplog, detect_shots):
 
 
 def test_a_file_that_changes_under_the_reader_is_an_error(clip, monkeypatch):
-    def never_sure(*args):
+    def never_sure(*args, **kwargs):
         raise video_timeline.UnreliableVideoError
 
     monkeypatch.setattr(video_reading, "fetch_frames", never_sure)
