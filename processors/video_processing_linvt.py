@@ -1,21 +1,18 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 from transformers import BatchFeature
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import PILImageResampling, load_image
+from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
+from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import is_valid_video_frame
 
 from linvt.processors.shots.autoshot_files import (
     AUTOSHOT_IN_CHECKPOINT,
@@ -24,10 +21,12 @@ from linvt.processors.shots.autoshot_files import (
     find_autoshot_of_checkpoint,
 )
 from linvt.processors.shots.shot_detection import load_shot_detector
-from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, uniform_frame_indices
+from linvt.processors.video.forked_processes import one_thread_in_forks
+from linvt.processors.video.given_frames import read_given_frames
 from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.source_files import SourceFile
 from linvt.processors.video.video_reading import read_video
+from linvt.processors.video.video_sources import SourceFrames, flatten_videos, resolve_video
 
 
 logger = logging.get_logger(__name__)
@@ -154,12 +153,12 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             dropped.add("auto_map")
         return {name: value for name, value in super().to_dict().items() if name not in dropped}
 
+    @one_thread_in_forks()
     def preprocess(self, videos, **kwargs) -> BatchFeature:
         """
         Args:
-            videos: One video or a list of videos. A video is a path, URL, bytes or open file; an array or tensor of
-                shape `(frames, height, width, 3)` or `(frames, 3, height, width)` of uint8; or a list of frames, each
-                a picture, an array, or a path or URL of a picture.
+            videos: One video or several, as [`flatten_videos`] takes them; [`resolve_video`] lists the forms of a
+                video. As a video, a list of names of pictures has to stand in a list in a list.
             kwargs: Overrides of the attributes of the processor, `video_metadata` and `return_tensors`.
 
         Raises:
@@ -178,14 +177,14 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         options = self.frame_options(**kwargs)
         if options["shot_detection"] not in ("autoshot", "uniform"):
             raise ValueError(f"shot_detection is {options['shot_detection']!r}; give 'autoshot' or 'uniform'.")
-        videos = flatten_videos(videos)
+        videos = [resolve_video(video) for video in flatten_videos(videos)]
         if not videos:
             raise ValueError("No video was given.")
         metadata = [None] * len(videos) if metadata is None else _as_list(metadata)
         if len(metadata) != len(videos):
             raise ValueError(f"{len(videos)} videos came with {len(metadata)} video_metadata; give one for each.")
 
-        if kwargs.get("shot_detection") == "autoshot" and not all(map(is_file, videos)):
+        if kwargs.get("shot_detection") == "autoshot" and any(isinstance(video, SourceFrames) for video in videos):
             logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
         sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
         data = {
@@ -199,31 +198,36 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
 
     def frame_options(self, **kwargs) -> dict:
-        """All settings by name, overridden by `kwargs`: what picks the frames of a video and says how they look."""
-        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
-        if kwargs.get("fps") is not None and kwargs.get("num_frames") is None:
+        """
+        Returns all settings by name, overridden by those of `kwargs` that are not `None`: what picks the frames of a
+        video and says how they look. (All frames of a video come with `do_sample_frames=False`.)
+        """
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        options = {name: given.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        if "fps" in given and "num_frames" not in given:
             options["num_frames"] = None
-        if options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
+        if options["shot_detection"] == "uniform":
+            options["autoshot_model"] = None  # needs no weights, so they may be missing
+        elif options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
             options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 
-    def _sample(self, video, metadata, options: dict) -> SampledVideo:
+    def _sample(self, video: SourceFile | SourceFrames, metadata, options: dict) -> SampledVideo:
         """The picked frames of one video, resized, still uint8."""
-        size = options["size"]
-        resize = v2.Resize(
-            [size["height"], size["width"]], interpolation=_interpolation(options["resample"]), antialias=True
+        transform = None
+        if options["do_resize"]:
+            interpolation = _interpolation(options["resample"])
+            transform = v2.Resize(frame_size(options["size"]), interpolation=interpolation, antialias=True)
+        sampling = {name: options[name] if options["do_sample_frames"] else None for name in ("num_frames", "fps")}
+        if isinstance(video, SourceFrames):
+            return read_given_frames(video, **sampling, metadata=metadata, transform=transform)
+        return read_video(
+            video,
+            **sampling,
+            transform=transform,
+            detect_shots=self._shot_detector(options),
+            on_progress=options["on_progress"],
         )
-        transform = resize if options["do_resize"] else None
-        if is_file(video):
-            return read_video(
-                video,
-                num_frames=options["num_frames"] if options["do_sample_frames"] else None,
-                fps=options["fps"] if options["do_sample_frames"] else None,
-                transform=transform,
-                detect_shots=self._shot_detector(options),
-                on_progress=options["on_progress"],
-            )
-        return _sample_frames(video, metadata, options, transform)
 
     def _shot_detector(self, options: dict):
         if options["shot_detection"] == "uniform":
@@ -239,97 +243,20 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return frames
 
 
-def is_file(video) -> bool:
-    return isinstance(video, (str, os.PathLike, bytes)) or callable(getattr(video, "read", None))
+def frame_size(size: int | Sequence[int] | dict[str, int]) -> tuple[int, int]:
+    """
+    Returns the height and width in pixels of a frame, from any form of them that Transformers knows.
 
-
-def flatten_videos(videos) -> list:
-    """A flat list of single videos from one video, a list of videos, or a list of such lists (one per prompt)."""
-    if not isinstance(videos, (list, tuple)) or (videos and all(is_valid_video_frame(item) for item in videos)):
-        return [videos]
-    flat = []
-    for item in videos:
-        if isinstance(item, (list, tuple)) and not all(is_valid_video_frame(frame) for frame in item):
-            # A list in a list in a list of names is a video given as names of pictures.
-            flat += [list(video) if isinstance(video, tuple) else video for video in item]
-        else:
-            flat.append(item)
-    return flat
-
-
-def _sample_frames(video, metadata, options: dict, transform) -> SampledVideo:
-    """Picks frames of a video that comes as frames; its times come from `metadata`."""
-    frames = _frames_to_tensors(video)
-    total = len(frames)
-    fields = dict(metadata or {})
-    fps = fields.get("fps")
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps of video_metadata is {fps}, expected a number above 0.")
-    if fps is None:
-        logger.warning_once(
-            "A video was given as frames without video_metadata, so their times are unknown; they are taken as one "
-            "second apart. Give video_metadata={'fps': ..., 'total_num_frames': ...} for true times."
-        )
-        fps = 1.0
-    source_indices = fields.get("frames_indices")
-    source_indices = list(range(total)) if source_indices is None else [int(index) for index in source_indices]
-    if len(source_indices) != total:
-        raise ValueError(f"A video of {total} frames came with {len(source_indices)} frames_indices; give one each.")
-    picked = list(range(total))
-    if options["do_sample_frames"]:
-        check_sampling(options["num_frames"], options["fps"])
-        # The frames may be a sample already, from a part of a longer video: count the time that they span.
-        span_seconds = (max(source_indices) - min(source_indices) + 1) / fps
-        num_wanted = num_frames_wanted(total, span_seconds, options["num_frames"], options["fps"])
-        picked = uniform_frame_indices(total, num_wanted)
-    chosen = [frames[index] if transform is None else transform(frames[index]) for index in picked]
-    height, width = frames[0].shape[-2:]
-    duration_seconds = (max(source_indices) + 1) / fps
-    return SampledVideo(
-        frames=torch.stack(chosen),
-        frame_indices=[source_indices[index] for index in picked],
-        frame_seconds=[source_indices[index] / fps for index in picked],
-        shot_ids=[0] * len(picked),
-        shots_frames=[(0, max(source_indices) + 1)],
-        shots_seconds=[(0.0, duration_seconds)],
-        total_num_frames=int(fields.get("total_num_frames") or total),
-        duration_seconds=duration_seconds,
-        fps=float(fps),
-        width=width,
-        height=height,
-        num_lost_frames=0,
-    )
-
-
-def _frames_to_tensors(video) -> list[torch.Tensor]:
-    """Frames as uint8 tensors of shape `(3, height, width)`."""
-    if not isinstance(video, (list, tuple, np.ndarray, torch.Tensor)):
-        raise TypeError(
-            f"A video was given as {type(video).__name__}; give a path, URL, bytes, file, array, tensor or frames."
-        )
-    frames = [_frame_to_tensor(frame) for frame in video]
-    if not frames:
-        raise ValueError("A video without frames was given; a video needs at least one frame.")
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"The frames of a video have different shapes: {sorted({tuple(f.shape) for f in frames})}.")
-    return frames
-
-
-def _frame_to_tensor(frame) -> torch.Tensor:
-    if isinstance(frame, (str, os.PathLike)):
-        try:
-            frame = load_image(os.fspath(frame))
-        except Exception as error:  # HTTP clients and decoders raise their own
-            raise VideoReadError(f"a frame of a video, {os.fspath(frame)!r}, cannot be read: {error}") from error
-    if isinstance(frame, Image.Image):
-        frame = np.asarray(frame.convert("RGB"))
-    frame = torch.from_numpy(frame.copy()) if isinstance(frame, np.ndarray) else frame
-    if frame.ndim != 3 or frame.dtype != torch.uint8 or 3 not in (frame.shape[0], frame.shape[-1]):
+    Raises:
+        `ValueError`: if it does not say both, as the length of one side does not.
+    """
+    sides = dict(get_size_dict(size))
+    if sides.keys() != {"height", "width"} or not all(isinstance(side, int) and side > 0 for side in sides.values()):
         raise ValueError(
-            f"A frame has shape {tuple(frame.shape)} and dtype {frame.dtype}; expected uint8 of shape (height, width, "
-            "3) or (3, height, width)."
+            f"size is {sides}, but all frames get one size; give {{'height': ..., 'width': ...}} in pixels, or one "
+            "number for both."
         )
-    return frame if frame.shape[0] == 3 else frame.permute(2, 0, 1)
+    return sides["height"], sides["width"]
 
 
 def _milliseconds(seconds: list[float]) -> torch.Tensor:
@@ -359,4 +286,4 @@ def _interpolation(resample: int) -> v2.InterpolationMode:
     }[PILImageResampling(resample)]
 
 
-__all__ = ["LinVTVideoProcessor", "flatten_videos", "is_file"]
+__all__ = ["LinVTVideoProcessor"]

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from linvt.processors.video import video_container, video_reading, video_timeline
+from linvt.processors.video import video_container, video_download, video_reading, video_timeline
 from linvt.processors.video.frame_selection import shot_frame_indices, uniform_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.video_container import VideoReadError
@@ -386,7 +386,7 @@ def test_wrong_arguments(clip):
         read_video(clip, 0)
     with pytest.raises(ValueError, match="fps is -1, expected a number above 0"):
         read_video(clip, fps=-1)
-    with pytest.raises(TypeError, match="got int"):
+    with pytest.raises(TypeError, match="given as int"):
         read_video(3, 4)
     with pytest.raises(TypeError, match="binary mode"):
         read_video(io.StringIO("text"), 4)
@@ -548,7 +548,7 @@ def test_a_url_that_does_not_exist(server):
 
 
 def test_a_server_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(video_container, "URL_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(video_download, "URL_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/clip.mp4"
         with pytest.raises(VideoReadError, match="Check the address and the connection"):

@@ -14,8 +14,9 @@ from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.prompts.answer_turns import Span, prompt_with_answers
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import answer_mask, mark_videos
+from linvt.processors.video.source_files import describe_source
 from linvt.processors.video.video_container import VideoReadError
-from linvt.processors.video_processing_linvt import is_file
+from linvt.processors.video.video_sources import resolve_video
 from linvt.training.training_rows import ROW_NUMBER, BadRowError, read_row
 
 
@@ -74,13 +75,25 @@ def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
 
 
 def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
-    """What the model takes for one video that is read now; a [`BadRowError`] if it cannot be read."""
-    # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
-    errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
+    """Reads one video as the model takes it; a [`BadRowError`] if it cannot be read."""
     try:
-        return processor.video_processor([[video]], return_tensors="pt", **video_kwargs)
-    except errors as error:
+        source = resolve_video(video)
+    except (TypeError, VideoReadError) as error:
         raise BadRowError(str(error)) from error
+    try:
+        return processor.video_processor([source], return_tensors="pt", **video_kwargs)
+    except VideoReadError as error:  # other errors are those of the settings, and no row's fault
+        raise BadRowError(str(error)) from error
+
+
+def read_image(image, processor: LinVTProcessor):
+    """Reads one image as the image-LLM's processor does; a [`BadRowError`] if it cannot be read."""
+    try:
+        return processor.image_processor.fetch_images(image)
+    except Exception as error:  # HTTP clients and decoders raise their own, and here nothing is done but to read
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+    # Outside, without the error itself: Transformers' repeats a picture that is given as text, however long it is.
+    raise BadRowError(f"an image, {describe_source(image)}, cannot be read: {reason}")
 
 
 class VideoChatCollator:
@@ -142,7 +155,8 @@ class VideoChatCollator:
             self.num_rows += 1
             try:
                 prompt = chat_prompt(row, self.processor)
-                good.append((number, prompt, self._read_images(prompt.chat), self._read_videos(prompt.chat)))
+                images = [read_image(image, self.processor) for image in prompt.chat.images]
+                good.append((number, prompt, images, self._read_videos(prompt.chat)))
             except BadRowError as error:
                 self._skip(number, error.reason)
         batch = self._batch([content for _, *content in good]) if good else None
@@ -162,12 +176,6 @@ class VideoChatCollator:
         if number not in self.skipped:
             logger.warning(f"{BadRowError(reason, number)} It is left out.")
             self.skipped[number] = reason
-
-    def _read_images(self, chat: ChatVisuals) -> list:
-        try:
-            return [self.processor.image_processor.fetch_images(image) for image in chat.images]
-        except Exception as error:  # HTTP clients and decoders raise their own, and here nothing is done but to read
-            raise BadRowError(f"an image cannot be read: {error}") from error
 
     def _read_videos(self, chat: ChatVisuals) -> list[dict[str, torch.Tensor]]:
         """Per video what the model takes for it."""
@@ -203,4 +211,4 @@ def _batch_of_videos(videos: list[dict[str, torch.Tensor]]) -> dict[str, torch.T
     return {name: torch.cat([video[name] for video in videos]) for name in (videos[0] if videos else ())}
 
 
-__all__ = ["STAND_IN", "ChatPrompt", "VideoChatCollator", "chat_prompt", "read_video_inputs"]
+__all__ = ["STAND_IN", "ChatPrompt", "VideoChatCollator", "chat_prompt", "read_image", "read_video_inputs"]

@@ -6,15 +6,16 @@ Only picked frames are kept, at the size that the caller's transform gives them:
 of the video (but for its list of timestamps).
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from heapq import merge
 from itertools import chain
 from operator import itemgetter
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ from transformers.utils import logging
 from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.video_container import VideoReadError, describe_source, open_video, rereadable
+from linvt.processors.video.source_files import rereadable
+from linvt.processors.video.video_container import VideoReadError, open_video
 from linvt.processors.video.video_pictures import FramePictures
+from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.processors.video.video_timeline import (
     PacketLog,
     Timeline,
@@ -46,7 +49,6 @@ logger = logging.get_logger(__name__)
 # Share of the progress that finding the shots takes; the rest is decoding the picked frames.
 _SHOTS_SHARE = 0.8
 
-Source = str | os.PathLike | bytes | BinaryIO
 ShotDetector = Callable[[Iterator[np.ndarray]], Iterable[tuple[int, int]]]
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -80,7 +82,7 @@ _STRATEGIES = (
 
 
 def read_video(
-    source: Source,
+    source: Any,
     num_frames: int | None = None,
     *,
     fps: float | None = None,
@@ -96,8 +98,9 @@ def read_video(
     and a warning says how many were lost.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
-            Path, http(s) URL, content of a video file, or a file opened in binary mode, which is left open.
+        source:
+            A video file in any form that [`resolve_video`] knows: a path, a URL, a data URI, bytes, a file opened in
+            binary mode, which is left open. Frames are read by [`read_given_frames`].
         num_frames (`int`, *optional*):
             Number of frames to pick, at least 1. A shorter video gives all its frames.
         fps (`float`, *optional*):
@@ -125,9 +128,16 @@ def read_video(
         `TypeError`: if the source is of another type.
     """
     check_sampling(num_frames, fps)
-    name = describe_source(source)
+    file = resolve_video(source)
+    name = file.name
+    if isinstance(file, SourceFrames):
+        raise VideoReadError(f"Cannot read a video from {name}: these are pictures, expected a video file.")
     progress = _Progress(on_progress)
-    with rereadable(source) as source:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(rereadable(file))
+        except OSError as error:
+            raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
         for strategy in _STRATEGIES:
             if detect_shots is not None and not strategy.decode_all:
                 continue
@@ -164,7 +174,7 @@ def read_video(
 
 
 def _find_frames(
-    source: Source,
+    source: Path | bytes | BinaryIO,
     name: str,
     num_frames: int | None,
     detect_shots: ShotDetector | None,
@@ -233,7 +243,7 @@ def _decode_all(
 
 
 def _keep_frames(
-    source: Source,
+    source: Path | bytes | BinaryIO,
     name: str,
     contents: _Contents,
     indices: list[int],
@@ -267,7 +277,7 @@ def _keep_frames(
 
 
 def _visit(
-    source: Source, name: str, timeline: Timeline, indices: list[int], strategy: _Strategy
+    source: Path | bytes | BinaryIO, name: str, timeline: Timeline, indices: list[int], strategy: _Strategy
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Opens the video once more for some of its frames, if any are wanted."""
     if indices:
