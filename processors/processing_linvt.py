@@ -14,10 +14,11 @@ from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.processing_utils import ProcessorMixin, TextKwargs
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from linvt.processors.prompts.chat_visuals import chat_visuals
+from linvt.processors.prompts.chat_visuals import chat_visuals, may_name_video, read_conversations
 from linvt.processors.prompts.instruction_turns import TurnHeaders
 from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
-from linvt.processors.video_processing_linvt import LinVTVideoProcessor, flatten_videos
+from linvt.processors.video.video_sources import flatten_videos, resolve_video
+from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
 
 # Frame size in pixels for image-LLMs that take images of any size: 16 x 16 tokens of 28 pixels.
@@ -165,13 +166,16 @@ class LinVTProcessor(ProcessorMixin):
             processor_kwargs (`dict`, *optional*): Arguments of [`~LinVTProcessor.__call__`], such as `num_frames`.
             kwargs: Variables of the template, and `tools`, `add_generation_prompt` and so on.
         """
-        is_batch = isinstance(conversation[0], (list, tuple))
-        chats = [chat_visuals(chat) for chat in (conversation if is_batch else [conversation])]
+        conversations, is_batch = read_conversations(conversation)
+        known = self.resolve_template(chat_template) if chat_template or self.chat_template else ""
+        chats = []
+        if any(may_name_video(messages, known) for messages in conversations):
+            chats = [chat_visuals(messages) for messages in conversations]
         if not any("video" in chat.kinds for chat in chats):
             if return_tensors is not None:
                 kwargs["return_tensors"] = return_tensors
             return self._processor.apply_chat_template(
-                conversation,
+                conversations if is_batch else conversations[0],
                 chat_template or self.chat_template,
                 tokenize=tokenize,
                 return_dict=return_dict,
@@ -215,7 +219,7 @@ class LinVTProcessor(ProcessorMixin):
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
         """[`~LinVTProcessor.fill_prompts`] with videos that have to be read first."""
         text_kwargs, image_kwargs, video_kwargs = self.split_kwargs(kwargs)
-        video_inputs = self.video_processor([[video] for video in videos], **video_kwargs)
+        video_inputs = self.video_processor([resolve_video(video) for video in videos], **video_kwargs)
         return self.fill_prompts(text, images, video_inputs, template, text_kwargs, image_kwargs)
 
     def fill_prompts(
