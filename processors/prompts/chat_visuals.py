@@ -187,13 +187,14 @@ def _visit(part: dict, chat: ChatVisuals) -> dict:
         raise ValueError(f"A {kind} is named {len(named)} times ({', '.join(named)}) in one part; name it once.")
     if kind == "video" and not named:
         raise ValueError(f"A video part of a conversation names no video: {describe_part(part)}. Give it as 'video'.")
+    if kind == "text":
+        return part
+    chat.kinds.append(kind)
     if kind == "image":
         chat.images += [part[key] for key in named]
-    elif kind == "video":
-        chat.videos += [part[key] for key in named]
-        part = {"type": "image"}
-    chat.kinds += [kind] if kind != "text" else []
-    return part
+        return part
+    chat.videos.append(part[named[0]])
+    return {"type": "image"}
 
 
 def _with_address(part: dict, kind: str) -> dict:
@@ -207,8 +208,7 @@ def _with_address(part: dict, kind: str) -> dict:
 def _wrong_keys(part: dict, wrong: list[str]) -> str:
     ways_out = dict.fromkeys(_INSTEAD_OF_SETTINGS[key] for key in wrong if key in _INSTEAD_OF_SETTINGS)
     reason = "is not supported yet" if ways_out else "does not belong there"
-    if not ways_out:
-        ways_out = [f"every text, image and video goes into a part of its own, under one of {', '.join(VIDEO_KEYS)}"]
+    ways_out = ways_out or ["give every text, image and video in a part of its own type"]
     return (
         f"A part of type {part['type']!r} has the key {', '.join(map(repr, wrong))}, which {reason}: "
         f"{describe_part(part)}. Instead, {'; '.join(ways_out)}."

@@ -132,10 +132,7 @@ def _opened_picture(file: SourceFile) -> Iterator[Image.Image]:
     try:
         with ExitStack() as stack:
             content = stack.enter_context(rereadable(file))
-            binary = open_binary(content)
-            if binary is not content:
-                stack.callback(binary.close)
-            yield Image.open(binary)
+            yield Image.open(stack.enter_context(open_binary(content)))
     except Exception as error:  # Pillow's decoders raise what they like
         reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else error
         raise VideoReadError(f"a frame of a video, {file.name}, cannot be read: {reason}") from error

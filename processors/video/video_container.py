@@ -1,4 +1,4 @@
-"""Opening a video with PyAV, and one clear error for each thing that is not one.
+"""Opens a video with PyAV, with one clear error for each thing that is not one.
 
 Local files reach FFmpeg as Python files, never as names: a name lets FFmpeg guess a format from the extension (any
 `.txt` would open as a 'tty' video) and expand patterns such as `%03d`. Local files also may not open anything else: a
@@ -65,11 +65,9 @@ def open_video(
     """
     with ExitStack() as stack:
         try:
-            file = open_binary(source)
+            file = stack.enter_context(open_binary(source))
         except OSError as error:
             raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
-        if file is not source:
-            stack.callback(file.close)
         container = stack.enter_context(_open_container(file, name))
         stream = _find_video_stream(container, name)
         # FFmpeg's HEVC decoder can wait for ever if it has several threads: on damaged files if they decode several
@@ -83,12 +81,14 @@ def open_video(
         yield container, stream
 
 
-def open_binary(content: Path | bytes | BinaryIO) -> BinaryIO:
+@contextmanager
+def open_binary(content: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
     """
-    Opens a local file at its start; an open one is wound back.
+    Opens a local file or bytes at the start, and closes it afterwards. A file that is open already is wound back and
+    left open.
 
     Raises:
-        `OSError`: if there is none, or one that cannot be read from start to end. The message is the reason.
+        `OSError`: if there is no such file, or it is empty, or cannot be read. Its message is the reason.
     """
     if isinstance(content, bytes):
         file = io.BytesIO(content)
@@ -96,26 +96,28 @@ def open_binary(content: Path | bytes | BinaryIO) -> BinaryIO:
         file = _open_path(content)
     else:
         file = content
-    if file.seek(0, os.SEEK_END) == 0:
-        raise OSError("it is empty (0 bytes)")
-    file.seek(0)
-    return file
+    try:
+        if file.seek(0, os.SEEK_END) == 0:
+            raise OSError("it is empty (0 bytes)")
+        file.seek(0)
+        yield file
+    finally:
+        if file is not content:
+            file.close()
 
 
 def _open_path(path: Path) -> BinaryIO:
     try:
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise OSError("it is a directory, expected a file")
-        if not stat.S_ISREG(mode):  # reading a device or a named pipe may never end
-            raise OSError("it is not a regular file")
-        return path.open("rb")
+        # Reading a device or a named pipe may never end.
+        file = path.open("rb") if stat.S_ISREG(mode) else None
     except FileNotFoundError as error:
         raise OSError("there is no such file. Give the path of a file or an http(s) URL") from error
-    except OSError as error:
-        raise OSError(error.strerror or str(error)) from error
-    except ValueError as error:  # a null byte in the path
-        raise OSError(str(error)) from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise OSError(getattr(error, "strerror", None) or error) from error
+    if file is None:
+        raise OSError("it is a directory, expected a file" if stat.S_ISDIR(mode) else "it is not a regular file")
+    return file
 
 
 def _open_container(file: BinaryIO, name: str) -> InputContainer:

@@ -88,13 +88,22 @@ def flatten_videos(videos: Any) -> list:
         return list(videos)
     if not isinstance(videos, (list, tuple)) or (videos and all(map(is_valid_video_frame, videos))):
         return [videos]
-    flat = []
-    for item in videos:
-        # A list in the list holds the videos of a prompt, or it is a video itself, given as pictures. A video given
-        # as names of pictures looks like several videos: it is the list in a list in a list.
-        is_prompt = isinstance(item, (list, tuple)) and not all(map(is_valid_video_frame, item))
-        flat += item if is_prompt else [item]
-    return flat
+    if not any(map(_is_prompt, videos)):
+        return list(videos)
+    # Beside the videos of a prompt, an empty list is a prompt without any.
+    return [video for item in videos for video in (item if _is_prompt(item) or _is_empty(item) else [item])]
+
+
+def _is_prompt(item: Any) -> bool:
+    """
+    Whether a list in a list holds the videos of a prompt, and is not a video itself, given as pictures. (A video given
+    as names of pictures looks like several videos, so it has to stand in such a list.)
+    """
+    return isinstance(item, (list, tuple)) and not all(map(is_valid_video_frame, item))
+
+
+def _is_empty(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and not item
 
 
 def _names_as_list(value: Any) -> Any:
