@@ -10,6 +10,13 @@ from transformers import PreTrainedConfig
 from linvt.configuration.known_settings import refuse_unknown_settings
 
 
+AUTOSHOT_FRAME_HEIGHT, AUTOSHOT_FRAME_WIDTH = 27, 48
+"""Size in pixels at which the published network looks at frames."""
+
+AUTOSHOT_THRESHOLD = 0.296
+"""The authors' threshold on the probability that a shot ends at a frame: that of maximum F1 on the SHOT test set."""
+
+
 @strict
 class AutoShotConfig(PreTrainedConfig):
     r"""
@@ -27,8 +34,7 @@ class AutoShotConfig(PreTrainedConfig):
         kept_frames (`int`, *optional*, defaults to 50):
             Frames in the middle of a window whose outputs are kept; also how far one window is from the next.
         threshold (`float`, *optional*, defaults to 0.296):
-            A shot ends where the probability is greater than this. The published value is the one of maximum F1 on the
-            SHOT test set.
+            A shot ends where the probability is greater than this.
         min_shot_frames (`int`, *optional*, defaults to 1):
             A shorter shot is joined with the next one, the last one of a video with the one before.
         stage_channels (`list[int]`, *optional*, defaults to `(64, 128, 256)`):
@@ -56,11 +62,11 @@ class AutoShotConfig(PreTrainedConfig):
 
     model_type = "autoshot"
 
-    frame_height: int = 27
-    frame_width: int = 48
+    frame_height: int = AUTOSHOT_FRAME_HEIGHT
+    frame_width: int = AUTOSHOT_FRAME_WIDTH
     window_frames: int = 100
     kept_frames: int = 50
-    threshold: float = 0.296
+    threshold: float = AUTOSHOT_THRESHOLD
     min_shot_frames: int = 1
     stage_channels: list[int] | tuple[int, ...] = (64, 128, 256)
     similarity_channels: int = 128
@@ -125,4 +131,4 @@ class AutoShotConfig(PreTrainedConfig):
             raise ValueError(f"batch_norm_eps is {self.batch_norm_eps}; it must be greater than 0.")
 
 
-__all__ = ["AutoShotConfig"]
+__all__ = ["AUTOSHOT_FRAME_HEIGHT", "AUTOSHOT_FRAME_WIDTH", "AUTOSHOT_THRESHOLD", "AutoShotConfig"]

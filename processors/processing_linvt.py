@@ -16,10 +16,11 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from linvt.processors.call_arguments import ArgumentSorter, CallArguments, LinVTProcessorKwargs
-from linvt.processors.prompts.chat_visuals import chat_visuals
+from linvt.processors.prompts.chat_visuals import chat_visuals, may_name_video, read_conversations
 from linvt.processors.prompts.instruction_turns import TurnHeaders
 from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
-from linvt.processors.video_processing_linvt import LinVTVideoProcessor, flatten_videos
+from linvt.processors.video.video_sources import flatten_videos, resolve_video
+from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
 
 # Frame size in pixels for image-LLMs that take images of any size: 16 x 16 tokens of 28 pixels.
@@ -184,9 +185,11 @@ class LinVTProcessor(ProcessorMixin):
             `TypeError`: If an argument is known to neither the template nor the processor.
             `ValueError`: If one is given twice, or is impossible with videos.
         """
-        is_batch = isinstance(conversation[0], (list, tuple))
-        chats = [chat_visuals(chat) for chat in (conversation if is_batch else [conversation])]
+        conversations, is_batch = read_conversations(conversation)
         template = self.resolve_template(chat_template)
+        chats = []
+        if any(may_name_video(messages, template) for messages in conversations):
+            chats = [chat_visuals(messages) for messages in conversations]
         if return_tensors not in (None, "auto"):
             kwargs["return_tensors"] = return_tensors
         variables, arguments = self._argument_sorter.of_chat(template, kwargs, processor_kwargs)
@@ -195,7 +198,7 @@ class LinVTProcessor(ProcessorMixin):
             if "return_tensors" in arguments:
                 variables["return_tensors"] = arguments.pop("return_tensors")
             return self._processor.apply_chat_template(
-                conversation,
+                conversations if is_batch else conversations[0],
                 template,
                 tokenize=tokenize,
                 return_dict=return_dict,
@@ -244,7 +247,7 @@ class LinVTProcessor(ProcessorMixin):
         self, text: list[str], images, videos: list, template: str, arguments: CallArguments
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
         """[`~LinVTProcessor.fill_prompts`] with videos that have to be read first."""
-        video_inputs = self.video_processor([[video] for video in videos], **arguments.videos)
+        video_inputs = self.video_processor([resolve_video(video) for video in videos], **arguments.videos)
         features, alignments = self.fill_prompts(
             text, images, video_inputs, template, arguments.text, arguments.images
         )

@@ -84,7 +84,7 @@ def frame_size(size: int | tuple[int, int] | Mapping[str, int] | SizeDict) -> di
         `ValueError`: If it leaves the size to the video, as `{"shortest_edge": ...}` does.
     """
     pixels = dict(size) if isinstance(size, (Mapping, SizeDict)) else get_size_dict(size)
-    if pixels.keys() != {"height", "width"}:
+    if pixels.keys() != {"height", "width"} or not all(isinstance(side, int) and side > 0 for side in pixels.values()):
         raise ValueError(
             f"size is {pixels}, but the frames of all videos need one size, so that they have equally many tokens; "
             "give it in pixels as {'height': ..., 'width': ...}."

@@ -1,5 +1,7 @@
 """Rows that cannot be trained on are named with their number and the reason, before training and during it."""
 
+import base64
+import io
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +48,26 @@ BAD_ROWS = {
     "no_messages": ({"messages": "Hello."}, "given as str; expected a list of messages"),
     "part_without_text": (row_of({"type": "text"}), "message 0 has the part {'type': 'text'}"),
     "part_without_type": (row_of({"text": "Hm."}), "has no 'type'"),
+    "column_without_place": (row_of(video="a.mp4"), "'video' has 1, but .* for 0 of them"),
+    "image_column_without_place": (row_of(image=Image.new("RGB", (8, 8))), "'image' has 1, but .* for 0 of them"),
+    "one_video_and_several": (row_of(PLACE, video="a.mp4", videos=["b.mp4"]), "both columns, 'video' and 'videos'"),
+    "no_list_of_videos": (row_of(PLACE, videos="a.mp4"), "column 'videos' holds str"),
+    "video_of_no_type": (row_of({**PLACE, "video": 7}), "given as int"),
+    "no_frames": (row_of({**PLACE, "video": []}), "without frames"),
+    "frame_of_no_type": (row_of({**PLACE, "video": [3]}), "Frame 0 of a video was given as int"),
+    "float_frames": (row_of({**PLACE, "video": random_video(3) / 255}), "float64"),
+    "frames_of_two_sizes": (row_of({**PLACE, "video": [random_video(1)[0], random_video(1, width=32)[0]]}), "shapes"),
+    "empty_dict": (row_of({**PLACE, "video": {"path": None, "bytes": None}}), "dict"),
+    "dict_without_file": (row_of({**PLACE, "video": {"path": "no_such.mp4", "bytes": None}}), "no_such.mp4"),
+    "dict_of_no_video": (row_of({**PLACE, "video": {"path": None, "bytes": b"no video"}}), "8 bytes"),
+    "uri_of_no_video": (row_of({**PLACE, "video": "data:video/mp4;base64,AAAA"}), "data:video/mp4"),
+    "uri_of_no_base64": (row_of({**PLACE, "video": "data:video/mp4;base64,AAA"}), "base64"),
+    "unknown_scheme": (row_of({**PLACE, "video": "s3://bucket/a.mp4"}), "s3://"),
+    "no_file_behind_url": (row_of({**PLACE, "video": "file:///no_such.mp4"}), "no_such.mp4"),
+    "empty_name": (row_of({**PLACE, "video": ""}), "the path is empty"),
+    "folder_without_pictures": (row_of({**PLACE, "video": str(Path(__file__).parent)}), "tests'"),
+    "image_of_no_type": (row_of({"type": "image", "image": {"path": "a.png"}}), "image.*dict"),
+    "base64_of_no_picture": (row_of({"type": "image", "base64": "AAAA" * 1000}), "image, 'AAAA"),
     "placeholder_in_text": (row_of({"type": "text", "text": "<image>"}), "0 images and videos, but its prompt has 1"),
 }
 each_bad_row = pytest.mark.parametrize("name", BAD_ROWS)
@@ -201,21 +223,115 @@ def test_tokens_are_counted_without_writing_them_all(make_linvt, family):
 NO_HOST = "http://127.0.0.1:1/cat.png"  # nothing listens there; what HTTP clients raise is no OSError
 
 
-@pytest.mark.parametrize(("part", "source"), [("image", "url"), ("frame", "url"), ("frame", "bomb")])
-def test_pictures_that_only_reading_shows_to_be_bad(make_linvt, tmp_path, monkeypatch, part, source):
+@pytest.mark.parametrize("part", ["image", "frame", "video"])
+def test_what_only_a_download_shows_to_be_bad(make_linvt, part):
     _, processor = make_linvt("llava")
-    name = NO_HOST
-    if source == "bomb":
-        name = str(tmp_path / "large.png")
-        Image.new("RGB", (64, 64)).save(name)
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    content = {"type": "image", "image": name} if part == "image" else {**PLACE, "video": [name]}
-    row = row_of(content, row_number=4)
+    content = {"type": "image", "image": NO_HOST} if part == "image" else {**PLACE, "video": [NO_HOST]}
+    row = row_of({**PLACE, "video": NO_HOST} if part == "video" else content, row_number=4)
     assert not check_rows([row], processor)
-    with pytest.raises(BadRowError, match=f"Row 4: an? {part}.* cannot be read"):
+    with pytest.raises(BadRowError, match=f"Row 4: .*an? {part}.*(cannot be read|refused)"):
         VideoChatCollator(processor)([GOOD, row])
     collator = VideoChatCollator(processor, skip_bad_rows=True)
     assert len(collator([row, GOOD])["input_ids"]) == 1 and list(collator.skipped) == [4]
+
+
+def test_frames_that_are_too_large_to_be_true(make_linvt, tmp_path, monkeypatch):
+    _, processor = make_linvt("llava")
+    name = str(tmp_path / "large.png")
+    Image.new("RGB", (64, 64)).save(name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    row = row_of({**PLACE, "video": [name]}, row_number=4)
+    for call in (lambda: VideoChatCollator(processor)([GOOD, row]), lambda: keep_good_rows([row], processor)):
+        with pytest.raises(BadRowError, match="Row 4: a frame of a video, .* cannot be read"):
+            call()
+
+
+@pytest.fixture
+def good_sources(video_file, tmp_path):
+    path = video_file(6)
+    content = path.read_bytes()
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number, frame in enumerate(random_video(3)):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+    names = [str(name) for name in sorted(folder.iterdir())]
+    return {
+        "path": path,
+        "name": str(path),
+        "file URL": path.as_uri(),
+        "data URI": "data:video/mp4;base64," + base64.b64encode(content).decode(),
+        "bytes": content,
+        "bytearray": bytearray(content),
+        "open file": io.BytesIO(content),
+        "path of a data set": {"path": str(path), "bytes": None},
+        "bytes of a data set": {"path": "moved.mp4", "bytes": content},
+        "array": random_video(3),
+        "folder": str(folder),
+        "names": names,
+        "file URLs": [Path(name).as_uri() for name in names],
+        "bytes of pictures": [{"path": None, "bytes": Path(name).read_bytes()} for name in names],
+    }
+
+
+def test_what_the_check_calls_good_is_read(make_linvt, good_sources):
+    _, processor = make_linvt("llava")
+    for name, source in good_sources.items():
+        for row in (row_of({**PLACE, "video": source}), row_of(PLACE, videos=[source]), row_of(PLACE, video=source)):
+            assert not check_rows([row], processor), name
+            assert "pixel_values_videos" in VideoChatCollator(processor)([row]), name
+
+
+def test_a_column_of_one_is_read_like_a_column_of_several(make_linvt, video_file):
+    _, processor = make_linvt("llava")
+    path, picture = str(video_file(6)), Image.fromarray(random_video(1)[0])
+    parts = [PLACE, {"type": "image"}]
+    expected = VideoChatCollator(processor)([row_of(*parts, videos=[path], images=[picture])])
+    for columns in ({}, {"videos": [], "images": None}):
+        got = VideoChatCollator(processor)([row_of(*parts, video=path, image=picture, **columns)])
+        assert got.keys() == expected.keys() and all(torch.equal(got[name], expected[name]) for name in got)
+
+
+def test_videos_as_data_sets_hold_them(make_linvt, video_file):
+    """Undecoded, by path and by content; Arrow gives every part the keys of all parts."""
+    datasets = pytest.importorskip("datasets")
+    _, processor = make_linvt("llava")
+    path, text = video_file(6), datasets.Value("string")
+    asked = [{"type": "video", "text": None}, {"type": "text", "text": "What is it?"}]
+    answer = [{"type": "text", "text": "A cat."}]
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    videos = [[{"path": str(path), "bytes": None}], [{"path": "moved.mp4", "bytes": path.read_bytes()}]]
+    features = {
+        "videos": datasets.List(datasets.Video(decode=False)),
+        "messages": datasets.List({"role": text, "content": datasets.List({"type": text, "text": text})}),
+    }
+    rows = {"videos": videos, "messages": [messages] * 2}
+    rows = datasets.Dataset.from_dict(rows, datasets.Features(features))
+    assert rows[1]["videos"][0]["bytes"] and not check_rows(rows, processor)
+    batch = VideoChatCollator(processor)([rows[0], rows[1]])
+    expected = VideoChatCollator(processor)([row_of({**PLACE, "video": str(path)})] * 2)
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+def test_errors_of_rows_are_short(make_linvt):
+    _, processor = make_linvt("llava")
+    long = "A" * 400_000
+    for part in (
+        {**PLACE, "video": "data:video/mp4;base64," + long},
+        {**PLACE, "video": long},
+        {**PLACE, "video": bytes(400_000)},
+        {"type": "text", "video": bytes(400_000)},
+        {"type": "image", "image": long},
+        {"type": "image", "url": "data:image/png;base64," + long},
+    ):
+        row = row_of(part)
+        (error,) = check_rows([row], processor).values()
+        with pytest.raises(BadRowError) as raised:
+            VideoChatCollator(processor)([row])
+        chain = [error, raised.value]
+        while chain:
+            one = chain.pop()
+            assert max(map(len, [str(one), *map(str, one.args)])) < 800
+            chain += [cause for cause in (one.__cause__ or one.__context__,) if cause is not None]
 
 
 def test_wrong_settings_are_no_fault_of_a_row(make_linvt, video_file):

@@ -12,7 +12,7 @@ from transformers import AutoProcessor, AutoVideoProcessor
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor, LinVTVideoProcessor
 from linvt.hub.export import export_model
-from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, OF_THE_CHECKPOINT
+from linvt.processors.shots.autoshot_files import AUTOSHOT_IN_CHECKPOINT, AUTOSHOT_WEIGHTS
 from linvt.processors.shots.shot_detection import load_shot_detector
 from linvt.training.video_identity import shot_detector_identity
 
@@ -87,7 +87,7 @@ def test_a_full_export_is_the_model_with_its_autoshot_weights(saved, tmp_path, a
     assert torch.equal(models[0](**inputs).logits, models[1](**inputs).logits)
     assert same_files(exported.output / "autoshot", AUTOSHOT_WEIGHTS)
     fields = json.loads((exported.output / "processor_config.json").read_text())["video_processor"]
-    assert fields["autoshot_model"] == OF_THE_CHECKPOINT and str(tmp_path) not in json.dumps(fields)
+    assert fields["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT and str(tmp_path) not in json.dumps(fields)
 
 
 def test_a_trainers_checkpoint_stays_without_them(saved, tmp_path):
@@ -119,7 +119,7 @@ def test_weights_travel_from_checkpoint_to_checkpoint(saved, own_autoshot, video
         part.save_pretrained(tmp_path / f"again_{number}")  # over itself
         assert same_files(tmp_path / f"again_{number}" / "autoshot", tmp_path / "full" / "autoshot")
         text = "".join(path.read_text() for path in (tmp_path / f"again_{number}").glob("*.json"))
-        assert OF_THE_CHECKPOINT in text and str(tmp_path / "full") not in text
+        assert AUTOSHOT_IN_CHECKPOINT in text and str(tmp_path / "full") not in text
     export_model(tmp_path / "full", tmp_path / "second")
     assert same_files(tmp_path / "second" / "autoshot", tmp_path / "full" / "autoshot")
     # Other weights can still be given, and the cache of frame tokens tells these from the package's.
@@ -155,7 +155,7 @@ def test_damaged_autoshot_weights_are_an_error(saved, video_file, tmp_path):
 
 def test_a_processor_that_was_not_loaded_has_no_weights_of_a_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="was not loaded from one that has some"):
-        LinVTVideoProcessor(autoshot_model=OF_THE_CHECKPOINT).save_pretrained(tmp_path / "saved")
+        LinVTVideoProcessor(autoshot_model=AUTOSHOT_IN_CHECKPOINT).save_pretrained(tmp_path / "saved")
 
 
 def test_what_cannot_be_exported_leaves_nothing(saved, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from linvt.processors.video import video_container, video_reading, video_timeline
+from linvt.processors.video import video_container, video_download, video_reading, video_timeline
 from linvt.processors.video.frame_selection import shot_frame_indices, uniform_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.video_container import VideoReadError
@@ -147,8 +147,8 @@ def test_only_what_is_needed_is_decoded(tmp_path, monkeypatch, name, x264):
     decoded = []
     decode_frames = video_timeline.decode_frames
 
-    def counting(stream, packets, strict):
-        for frame in decode_frames(stream, packets, strict):
+    def counting(stream, packets, *, strict):
+        for frame in decode_frames(stream, packets, strict=strict):
             decoded.append(frame.pts)
             yield frame
 
@@ -386,7 +386,7 @@ def test_wrong_arguments(clip):
         read_video(clip, 0)
     with pytest.raises(ValueError, match="fps is -1, expected a number above 0"):
         read_video(clip, fps=-1)
-    with pytest.raises(TypeError, match="got int"):
+    with pytest.raises(TypeError, match="given as int"):
         read_video(3, 4)
     with pytest.raises(TypeError, match="binary mode"):
         read_video(io.StringIO("text"), 4)
@@ -505,7 +505,7 @@ def test_frames_behind_the_damage_are_found(tmp_path, caplog, detect_shots):
 
 
 def test_a_file_that_changes_under_the_reader_is_an_error(clip, monkeypatch):
-    def never_sure(*args):
+    def never_sure(*args, **kwargs):
         raise video_timeline.UnreliableVideoError
 
     monkeypatch.setattr(video_reading, "fetch_frames", never_sure)
@@ -548,7 +548,7 @@ def test_a_url_that_does_not_exist(server):
 
 
 def test_a_server_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(video_container, "URL_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(video_download, "URL_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/clip.mp4"
         with pytest.raises(VideoReadError, match="Check the address and the connection"):

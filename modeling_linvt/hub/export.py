@@ -88,7 +88,7 @@ def export_model(
     report(0.1)
     model = load_whole(folder)
     processor = LinVTProcessor.from_pretrained(folder)
-    processor.video_processor.take_autoshot_along()
+    processor.video_processor.bundle_autoshot()
     report(0.4)
     expected = {name: _digest(tensor) for name, tensor in model.state_dict().items()} if format == "light" else {}
     _keep_stored_dtypes(model, folder)

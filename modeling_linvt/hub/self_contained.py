@@ -99,7 +99,7 @@ def save_self_contained(
     check_code(sources)
     folder = Path(folder)
     processor = copy.deepcopy(processor)
-    processor.video_processor.take_autoshot_along()
+    processor.video_processor.bundle_autoshot()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     for name, source in sources.items():

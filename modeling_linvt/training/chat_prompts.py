@@ -9,8 +9,9 @@ from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.prompts.answer_turns import Span, prompt_with_answers
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import mark_videos
+from linvt.processors.video.source_files import describe_source
 from linvt.processors.video.video_container import VideoReadError
-from linvt.processors.video_processing_linvt import is_file
+from linvt.processors.video.video_sources import resolve_video
 from linvt.training.training_rows import BadRowError, read_row
 
 
@@ -60,12 +61,24 @@ def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
 
 def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
     """Reads one video as inputs of the model; raises a [`BadRowError`] if it cannot be read."""
-    # Of a file only what it holds can be wrong; other errors are those of the settings, and no row's fault.
-    errors = VideoReadError if is_file(video) else (OSError, TypeError, ValueError)
     try:
-        return processor.video_processor([[video]], return_tensors="pt", **video_kwargs)
-    except errors as error:
+        source = resolve_video(video)
+    except (TypeError, VideoReadError) as error:
+        raise BadRowError(str(error)) from error
+    try:
+        return processor.video_processor([source], return_tensors="pt", **video_kwargs)
+    except VideoReadError as error:  # other errors are those of the settings, and no row's fault
         raise BadRowError(str(error)) from error
 
 
-__all__ = ["ChatPrompt", "chat_prompt", "read_video_inputs"]
+def read_image(image, processor: LinVTProcessor):
+    """Reads one image as the image-LLM's processor does; raises a [`BadRowError`] if it cannot be read."""
+    try:
+        return processor.image_processor.fetch_images(image)
+    except Exception as error:  # HTTP clients and decoders raise their own, and here nothing is done but to read
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+    # Outside, without the error itself: Transformers' repeats a picture that is given as text, however long it is.
+    raise BadRowError(f"an image, {describe_source(image)}, cannot be read: {reason}")
+
+
+__all__ = ["ChatPrompt", "chat_prompt", "read_image", "read_video_inputs"]

@@ -21,7 +21,8 @@ from transformers.utils import logging
 
 from linvt.atomic_output import new_file
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.video_processing_linvt import is_file
+from linvt.processors.video.source_files import SourceFile, describe_source
+from linvt.processors.video.video_sources import resolve_video
 from linvt.progress import Progress
 from linvt.training.chat_prompts import read_video_inputs
 from linvt.training.encoder_fingerprint import encoder_fingerprint
@@ -143,8 +144,8 @@ class FrameTokenCache:
         path = self.path(video, **video_kwargs)
         if not path.exists():
             raise FrameTokenCacheError(
-                f"The cache {str(self.folder)!r} has no tokens of {_name(video)} for this model and these settings "
-                f"({path.name}). Was the video, the model or a setting changed since? Call build again."
+                f"The cache {str(self.folder)!r} has no tokens of {describe_source(video)} for this model and these "
+                f"settings ({path.name}). Was the video, the model or a setting changed since? Call build again."
             )
         try:
             metadata = _metadata(path)
@@ -168,10 +169,11 @@ class FrameTokenCache:
         options = self.processor.video_processor.frame_options(**video_kwargs)
         settings = {name: value for name, value in options.items() if name not in _WITHOUT_INFLUENCE}
         try:
-            identity = video_identity(video)
+            source = resolve_video(video)
+            identity = video_identity(source)
         except (TypeError, ValueError) as error:
             raise BadRowError(str(error)) from error
-        if is_file(video) and settings["shot_detection"] == "autoshot":
+        if isinstance(source, SourceFile) and settings["shot_detection"] == "autoshot":
             settings["autoshot_model"] = shot_detector_identity(settings["autoshot_model"])
         if self.autocast_dtype is not None:
             settings["autocast_dtype"] = str(self.autocast_dtype)
@@ -244,10 +246,6 @@ def _checksum(tensors: dict[str, torch.Tensor]) -> int:
 
 def _damaged(path: Path, reason: str) -> FrameTokenCacheError:
     return FrameTokenCacheError(f"{path} is no whole file of this cache: {reason}. Delete it and call build again.")
-
-
-def _name(video) -> str:
-    return repr(str(video)) if isinstance(video, (str, os.PathLike)) else f"a video given as {type(video).__name__}"
 
 
 __all__ = ["FrameTokenCache", "FrameTokenCacheError"]

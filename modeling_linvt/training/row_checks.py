@@ -8,14 +8,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
+from transformers.image_utils import is_valid_image
 from transformers.utils import logging
 
 from linvt.processors.processing_linvt import LinVTProcessor
-from linvt.processors.video.video_container import VideoReadError, describe_source, open_video
+from linvt.processors.video.given_frames import check_given_frames
+from linvt.processors.video.source_files import describe_source
+from linvt.processors.video.video_container import VideoReadError, open_video
+from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.processors.video.video_timeline import stated_seconds
-from linvt.processors.video_processing_linvt import is_file
 from linvt.progress import Progress
-from linvt.training.chat_prompts import ChatPrompt, chat_prompt
+from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_image
 from linvt.training.row_streams import filter_stream, is_stream
 from linvt.training.training_rows import ROW_NUMBER, BadRowError, number_rows
 
@@ -83,8 +86,8 @@ def check_rows(
     num_workers: int = 0,
 ) -> dict[int, BadRowError]:
     """
-    Finds the bad rows of a data set. A video file is opened, but not decoded, so damage further inside shows only in
-    training; what lies behind a URL is not fetched.
+    Finds the bad rows of a data set. Files of videos and of their frames are opened, but not decoded, so damage
+    further inside shows only in training; files of images are looked for; URLs are not fetched.
 
     Of several ranks each checks its share, and all get the same result: all must call it together, not one after the
     other as in `main_process_first()`.
@@ -154,7 +157,7 @@ class _RowCheck:
             if isinstance(video, str):
                 self.good_names.add(video)
         for image in prompt.chat.images:
-            _check_image(image)
+            _check_image(image, self.processor)
 
 
 class _CheckedRows:
@@ -210,36 +213,35 @@ def _count_tokens(prompt: ChatPrompt, processor: LinVTProcessor) -> int:
 
 
 def _check_video(video, max_video_seconds: float | None) -> None:
-    if is_file(video):
-        _check_file(video, max_video_seconds)
-    elif isinstance(video, (list, tuple)):
-        for frame in video:
-            if _is_local_name(frame) and not os.path.isfile(frame):
-                raise BadRowError(f"a frame of a video, {os.fspath(frame)!r}, is no file.")
-
-
-def _check_image(image) -> None:
-    # A string may also be a picture itself, in base 64; those are long.
-    if _is_local_name(image) and len(os.fspath(image)) < 1000 and not os.path.isfile(image):
-        raise BadRowError(f"an image, {os.fspath(image)!r}, is no file.")
-
-
-def _check_file(video, max_video_seconds: float | None) -> None:
-    if not isinstance(video, bytes) and not _is_local_name(video):
-        return
-    name = describe_source(video)
+    """Asks what the reader asks, and opens what can be opened without a download."""
     try:
-        with open_video(video, name) as (container, stream):
+        source = resolve_video(video)
+        if isinstance(source, SourceFrames):
+            check_given_frames(source)
+            return
+        if not source.can_be_reread:
+            return
+        with open_video(source.content, source.name) as (container, stream):
             seconds = stated_seconds(stream) or (container.duration or 0) / av.time_base
-    except VideoReadError as error:
+    except (TypeError, VideoReadError) as error:
         raise BadRowError(str(error)) from error
     if max_video_seconds is not None and seconds > max_video_seconds:
-        raise BadRowError(f"{name} is {seconds:.1f} s long, and max_video_seconds is {max_video_seconds:g}.")
+        raise BadRowError(f"{source.name} is {seconds:.1f} s long, and max_video_seconds is {max_video_seconds:g}.")
 
 
-def _is_local_name(source) -> bool:
-    is_name = isinstance(source, (str, os.PathLike))
-    return is_name and not str(source).lower().startswith(("http://", "https://", "data:"))
+def _check_image(image, processor: LinVTProcessor) -> None:
+    """Looks for files of images; what is a picture itself, in base 64, is read as in training."""
+    if is_valid_image(image):
+        return
+    if not isinstance(image, str):
+        raise BadRowError(f"an image was given as {type(image).__name__}; give a picture, or its path or URL as text.")
+    if not image.startswith(("http://", "https://")) and not os.path.isfile(image):
+        try:
+            read_image(image, processor)
+        except BadRowError as error:
+            raise BadRowError(
+                f"an image, {describe_source(image)}, is no file and no base 64 of a picture."
+            ) from error
 
 
 __all__ = ["check_rows", "keep_good_rows"]

@@ -2,12 +2,20 @@
 
 A row is `{"messages": [...]}`, or `{"prompt": [...], "completion": [...]}` of which only the completion is learnt.
 Messages hold text as a string or as parts; a video or an image part names its file or frames itself
-(`{"type": "video", "video": path}`) or is filled from the columns `videos` and `images`, in order.
+(`{"type": "video", "video": path}`) or is filled from the columns `videos` and `images`, in order. A column `video` or
+`image` holds one.
 """
 
 from collections.abc import Sequence
 
-from linvt.processors.prompts.chat_visuals import IMAGE_KEYS, VIDEO_KEYS, ChatVisuals, chat_visuals
+from linvt.processors.prompts.chat_visuals import (
+    IMAGE_KEYS,
+    VIDEO_KEYS,
+    ChatVisuals,
+    chat_visuals,
+    describe_part,
+    read_messages,
+)
 from linvt.training.row_streams import is_stream, map_stream
 
 
@@ -66,14 +74,14 @@ def read_row(row: dict) -> tuple[ChatVisuals, int]:
             their places in the messages.
     """
     messages, first_answer = _messages(row)
-    visuals = {kind: list(row.get(f"{kind}s") or []) for kind in _SOURCES}
-    given = {kind: len(found) for kind, found in visuals.items()}
-    messages = [_with_parts(message, number, visuals, given) for number, message in enumerate(messages)]
-    for kind, left in visuals.items():
-        if left:
+    columns = {kind: _column(row, kind) for kind in _SOURCES}
+    left = {kind: list(visuals) for kind, (_, visuals) in columns.items()}
+    messages = [_with_parts(message, number, left, columns) for number, message in enumerate(messages)]
+    for kind, (column, visuals) in columns.items():
+        if left[kind]:
             raise BadRowError(
-                f"the column '{kind}s' has {given[kind]}, but the messages have empty places "
-                f'({{"type": "{kind}"}}) for {given[kind] - len(left)} of them.'
+                f"the column '{column}' has {len(visuals)}, but the messages have empty places "
+                f'({{"type": "{kind}"}}) for {len(visuals) - len(left[kind])} of them.'
             )
     _check_answers(messages, first_answer)
     try:
@@ -114,44 +122,49 @@ def _messages(row: dict) -> tuple[list, int]:
         raise BadRowError(
             f"it has the columns {sorted(set(row) - {ROW_NUMBER})}; expected 'messages', or 'prompt' and 'completion'."
         )
-    for part in parts:
-        if not isinstance(part, (list, tuple)) or not all(isinstance(message, dict) for message in part):
-            raise BadRowError(f"a conversation was given as {type(part).__name__}; expected a list of messages.")
+    try:
+        parts = [read_messages(part) for part in parts]
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
     return [message for part in parts for message in part], len(parts[0]) if len(parts) == 2 else 0
 
 
-def _with_parts(message: dict, number: int, visuals: dict[str, list], given: dict[str, int]) -> dict:
-    """A message whose content is a list of parts, without keys that are `None`, which Arrow puts into every part."""
-    message = {name: value for name, value in message.items() if value is not None}
+def _column(row: dict, kind: str) -> tuple[str, list]:
+    """The videos or images that stand beside the messages of a row, and the name of their column."""
+    one, several = row.get(kind), row.get(f"{kind}s")
+    if several is not None and not isinstance(several, (list, tuple)):
+        raise BadRowError(f"the column '{kind}s' holds {type(several).__name__}; expected a list.")
+    if one is not None and several:
+        raise BadRowError(f"it has {kind}s in both columns, '{kind}' and '{kind}s'; leave one of them empty.")
+    return (f"{kind}s", list(several or [])) if one is None else (kind, [one])
+
+
+def _with_parts(message: dict, number: int, left: dict[str, list], columns: dict[str, tuple[str, list]]) -> dict:
+    """A message whose content is a list of parts, whose empty places are filled from what is left of the columns."""
     content = message.get("content", [])
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     for part in content:
-        if not isinstance(part, dict) or (part.get("type") == "text" and not isinstance(part.get("text"), str)):
-            raise BadRowError(f"message {number} has the part {part!r}; expected {_TEXT_PART} or such.")
+        if part.get("type") == "text" and not isinstance(part.get("text"), str):
+            raise BadRowError(f"message {number} has the part {describe_part(part)}; expected {_TEXT_PART} or such.")
         if message.get("role") != "user" and part.get("type") != "text":
             raise BadRowError(
                 f"message {number} of role {message.get('role')!r} holds more than text; only users may."
             )
-    return {**message, "content": [_filled(part, number, visuals, given) for part in content]}
+    return {**message, "content": [_filled(part, number, left, columns) for part in content]}
 
 
-def _filled(part: dict, number: int, visuals: dict[str, list], given: dict[str, int]) -> dict:
-    part = {name: value for name, value in part.items() if value is not None}
+def _filled(part: dict, number: int, left: dict[str, list], columns: dict[str, tuple[str, list]]) -> dict:
     kind = part.get("type")
-    if kind not in _SOURCES:
+    if kind not in _SOURCES or any(name in part for name in _SOURCES[kind]):
         return part
-    named = [name for name in _SOURCES[kind] if name in part]
-    if len(named) > 1:
-        raise BadRowError(f"a {kind} of message {number} is named {len(named)} times ({', '.join(named)}).")
-    if named:
-        return part
-    if not visuals[kind]:
+    if not left[kind]:
+        column, visuals = columns[kind]
         raise BadRowError(
             f"message {number} has a place for a {kind} and there is none for it: the part names none, and the column "
-            f"'{kind}s' has {given[kind]}."
+            f"'{column}' has {len(visuals)}."
         )
-    return {**part, kind: visuals[kind].pop(0)}
+    return {**part, kind: left[kind].pop(0)}
 
 
 def _check_answers(messages: list[dict], first_answer: int) -> None:

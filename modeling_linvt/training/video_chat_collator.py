@@ -12,7 +12,7 @@ from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import answer_mask
-from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_video_inputs
+from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_image, read_video_inputs
 from linvt.training.frame_token_cache import FrameTokenCache
 from linvt.training.training_rows import ROW_NUMBER, BadRowError
 
@@ -86,7 +86,8 @@ class VideoChatCollator:
             self.num_rows += 1
             try:
                 prompt = chat_prompt(row, self.processor)
-                good.append((number, prompt, self._read_images(prompt.chat), self._read_videos(prompt.chat)))
+                images = [read_image(image, self.processor) for image in prompt.chat.images]
+                good.append((number, prompt, images, self._read_videos(prompt.chat)))
             except BadRowError as error:
                 self._skip(number, error.reason)
         batch = self._batch([content for _, *content in good]) if good else None
@@ -106,12 +107,6 @@ class VideoChatCollator:
         if number not in self.skipped:
             logger.warning(f"{BadRowError(reason, number)} It is left out.")
             self.skipped[number] = reason
-
-    def _read_images(self, chat: ChatVisuals) -> list:
-        try:
-            return [self.processor.image_processor.fetch_images(image) for image in chat.images]
-        except Exception as error:  # HTTP clients and decoders raise their own, and here nothing is done but to read
-            raise BadRowError(f"an image cannot be read: {error}") from error
 
     def _read_videos(self, chat: ChatVisuals) -> list[dict[str, torch.Tensor]]:
         """Per video what the model takes for it."""

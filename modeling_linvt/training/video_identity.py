@@ -3,69 +3,76 @@
 import hashlib
 import os
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from linvt.processors.shots.autoshot_files import find_autoshot
-from linvt.processors.video.video_container import VideoReadError, describe_source
+from linvt.processors.video.source_files import SourceFile
+from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.video_sources import SourceFrames, resolve_video
 
 
 def video_identity(video) -> str:
     """
-    A hash of what a video is: of a file its path, size and time of change, of bytes and frames their content. A URL
-    stands for itself: what a server changes behind it is not noticed.
+    Returns a hash of what a video is: of a local file its path, size and time of change; of bytes, data URIs, open
+    files and frames their content; of a URL the URL, since what a server changes behind it is not noticed.
+
+    Args:
+        video: In any form that [`resolve_video`] knows.
 
     Raises:
-        [`VideoReadError`]: If there is no such file.
-        `TypeError`: If the video is of another type, such as an open file.
+        [`VideoReadError`]: If there is no such file, or it can be read only once.
+        `TypeError`: If the video is of another type.
     """
     digest = hashlib.sha256()
-    _add(video, digest)
+    source = resolve_video(video)
+    if isinstance(source, SourceFrames):
+        digest.update(f"\0{len(source.frames)} frames".encode())
+    for item in source.frames if isinstance(source, SourceFrames) else [source]:
+        if isinstance(item, SourceFile):
+            _add_file(item, digest)
+        elif isinstance(item, Image.Image):
+            digest.update(f"\0{item.mode} {item.size}".encode() + item.tobytes())
+        else:
+            array = np.ascontiguousarray(item)
+            digest.update(f"\0{array.dtype} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=1)
 def shot_detector_identity(name_or_path: str | None) -> str:
-    """A hash of AutoShot's weights and settings; those of the package by default, as in [`load_shot_detector`]."""
+    """Returns a hash of AutoShot's weights and settings, by default those of the package ([`load_shot_detector`])."""
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         digest.update((find_autoshot(name_or_path) / name).read_bytes())
     return digest.hexdigest()
 
 
-def _add(video, digest) -> None:
-    if isinstance(video, (str, os.PathLike)):
-        name = os.fspath(video)
-        digest.update(f"\0{_file_identity(name)}".encode())
-    elif isinstance(video, bytes):
-        digest.update(f"\0bytes {len(video)}".encode() + video)
-    elif isinstance(video, Image.Image):
-        digest.update(f"\0{video.mode} {video.size}".encode() + video.tobytes())
-    elif isinstance(video, (np.ndarray, torch.Tensor)):
-        array = np.ascontiguousarray(video)
-        digest.update(f"\0{array.dtype} {array.shape}".encode() + array.tobytes())
-    elif isinstance(video, (list, tuple)):
-        digest.update(f"\0{len(video)} frames".encode())
-        for frame in video:
-            _add(frame, digest)
+def _add_file(file: SourceFile, digest) -> None:
+    content = file.content
+    if file.is_url:
+        digest.update(f"\0{content}".encode())
+    elif isinstance(content, bytes):
+        digest.update(f"\0bytes {len(content)}".encode() + content)
+    elif isinstance(content, Path):
+        try:
+            status = content.stat()
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            reason = getattr(error, "strerror", None) or error
+            raise VideoReadError(f"Cannot read a video from {file.name}: {reason}.") from error
+        digest.update(f"\0{os.path.realpath(content)} {status.st_size} {status.st_mtime_ns}".encode())
+    elif file.can_be_reread:
+        num_bytes = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        digest.update(f"\0bytes {num_bytes}".encode())
+        while piece := content.read(2**20):
+            digest.update(piece)
     else:
-        raise TypeError(
-            f"A video was given as {type(video).__name__}, whose content cannot be told; give a path, URL, bytes, "
-            "array, tensor or frames."
+        raise VideoReadError(
+            f"{file.name} can be read only once, so nothing can be kept for it; give a path or bytes."
         )
-
-
-def _file_identity(name: str) -> str:
-    if name.lower().startswith(("http://", "https://", "data:")):
-        return name
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoReadError(f"Cannot read a video from {describe_source(name)}: {reason}.") from error
-    return f"{os.path.realpath(name)} {status.st_size} {status.st_mtime_ns}"
 
 
 __all__ = ["shot_detector_identity", "video_identity"]

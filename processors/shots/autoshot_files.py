@@ -8,19 +8,19 @@ from transformers.utils import cached_file
 
 
 AUTOSHOT_WEIGHTS = Path(__file__).parent / "autoshot_weights"
-"""Those of the package, trained by examples/train_autoshot.py; hub_cards/autoshot_weights.md says on what."""
+"""The weights of the package, trained by examples/train_autoshot.py; hub_cards/autoshot_weights.md says on what."""
 
 AUTOSHOT_SUBFOLDER = "autoshot"
 
-OF_THE_CHECKPOINT = "checkpoint:autoshot"
-"""`autoshot_model` of a processor whose weights lie in the checkpoint's own subfolder; no path or Hub id looks so."""
+AUTOSHOT_IN_CHECKPOINT = "checkpoint:autoshot"
+"""The `autoshot_model` of a processor whose weights lie in its checkpoint's subfolder; no path or Hub id looks so."""
 
 _FILES = ("config.json", "model.safetensors")
 
 
 def find_autoshot(name_or_path: str | os.PathLike | None = None, **hub_kwargs) -> Path:
     """
-    The folder of AutoShot weights, after download where they are on the Hub.
+    Finds the folder of AutoShot weights, after download where they are on the Hub.
 
     Args:
         name_or_path (`str` or `os.PathLike`, *optional*): Hub id or folder of the weights; by default those of the
@@ -45,7 +45,7 @@ def find_autoshot(name_or_path: str | os.PathLike | None = None, **hub_kwargs) -
 
 
 def find_autoshot_of_checkpoint(name_or_path: str | os.PathLike, **hub_kwargs) -> Path:
-    """The subfolder `autoshot/` of a checkpoint, in a folder or on the Hub; errors as in [`find_autoshot`]."""
+    """Finds the subfolder `autoshot/` of a checkpoint, in a folder or on the Hub; errors as in [`find_autoshot`]."""
     subfolder = os.path.join(hub_kwargs.pop("subfolder", None) or "", AUTOSHOT_SUBFOLDER)
     return find_autoshot(name_or_path, subfolder=subfolder, **hub_kwargs)
 
@@ -60,9 +60,9 @@ def copy_autoshot(weights: str | os.PathLike, checkpoint: str | os.PathLike) -> 
 
 
 __all__ = [
+    "AUTOSHOT_IN_CHECKPOINT",
     "AUTOSHOT_SUBFOLDER",
     "AUTOSHOT_WEIGHTS",
-    "OF_THE_CHECKPOINT",
     "copy_autoshot",
     "find_autoshot",
     "find_autoshot_of_checkpoint",

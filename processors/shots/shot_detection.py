@@ -12,10 +12,8 @@ from transformers import PreTrainedConfig
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, find_autoshot
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
-from linvt.processors.video.frame_selection import iter_shots
-
-
-_IMPORTED_IN = os.getpid()
+from linvt.processors.shots.shot_boundaries import iter_shots
+from linvt.processors.video.forked_processes import one_thread_in_forks
 
 
 @lru_cache(maxsize=1)
@@ -57,12 +55,20 @@ def load_shot_detector(
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 
     def detect_shots(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
-        if os.getpid() != _IMPORTED_IN:
-            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and waiting for them never ends
-        probabilities = network.iter_shot_probabilities(frames)
+        probabilities = _computed_safely(network.iter_shot_probabilities(frames))
         return iter_shots(probabilities, network.config.threshold, network.config.min_shot_frames)
 
     return detect_shots
+
+
+def _computed_safely(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Each value is computed when it is asked for, and only then one thread is enough."""
+    while True:
+        with one_thread_in_forks():
+            value = next(values, None)
+        if value is None:
+            return
+        yield value
 
 
 __all__ = ["AUTOSHOT_WEIGHTS", "load_shot_detector"]

@@ -2,7 +2,7 @@
 
 The matching rule and the tolerance are those of the code that the AutoShot authors published for their SHOT benchmark,
 and so is the way from probabilities to scenes that the figures were made with. It leaves frames inside a transition
-out of every scene; `frame_selection.shots_from_boundaries`, which videos are read with, leaves out none.
+out of every scene; `shot_boundaries.shots_from_boundaries`, which videos are read with, leaves out none.
 """
 
 from collections.abc import Sequence

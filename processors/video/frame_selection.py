@@ -5,29 +5,26 @@ inside each shot. Section 3 of the LinVT paper (arXiv:2412.05185) only says that
 how many frames each clip gets is our choice and is written down in `spread_frames_over_shots`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
-import torch
-
-
-# The AutoShot authors' threshold on the probability that a shot ends at a frame.
-AUTOSHOT_THRESHOLD = 0.296
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
 
 
 def check_sampling(num_frames: int | None, fps: float | None) -> None:
     """
+    Refuses settings that say no number of frames.
+
     Raises:
-        `ValueError`: if `num_frames` is below 1, or `fps` not above 0.
+        `ValueError`: if `num_frames` is not a whole number or below 1, or `fps` not a finite number above 0.
     """
     if num_frames is not None:
-        _check_at_least_one("num_frames", num_frames)
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps is {fps}, expected a number above 0.")
+        check_at_least_one("num_frames", num_frames)
+    if fps is not None and not (isinstance(fps, Real) and 0 < fps < math.inf):
+        raise ValueError(f"fps is {fps!r}, expected a number above 0.")
 
 
 def num_frames_wanted(total_frames: int, duration_seconds: float, num_frames: int | None, fps: float | None) -> int:
-    """How many frames to pick: `num_frames` if given, else `fps` per second, else all; at least 1."""
+    """Returns the number of frames to pick: `num_frames` if given, else `fps` per second, else all; at least 1."""
     if num_frames is not None:
         return num_frames
     if fps is not None:
@@ -53,8 +50,8 @@ def uniform_frame_indices(total_frames: int, num_frames: int) -> list[int]:
     Raises:
         `ValueError`: if either number is below 1.
     """
-    _check_at_least_one("total_frames", total_frames)
-    _check_at_least_one("num_frames", num_frames)
+    check_at_least_one("total_frames", total_frames)
+    check_at_least_one("num_frames", num_frames)
     num_picks = min(num_frames, total_frames)
     return [(i * total_frames + total_frames // 2) // num_picks for i in range(num_picks)]
 
@@ -82,7 +79,7 @@ def spread_frames_over_shots(shot_lengths: Sequence[int], num_frames: int) -> li
     Raises:
         `ValueError`: if there is no shot, a shot is empty, or `num_frames` is below 1.
     """
-    _check_at_least_one("num_frames", num_frames)
+    check_at_least_one("num_frames", num_frames)
     if len(shot_lengths) == 0:
         raise ValueError("shot_lengths is empty, expected at least one shot.")
     if min(shot_lengths) < 1:
@@ -142,70 +139,14 @@ def shot_frame_indices(shots: Sequence[tuple[int, int]], num_frames: int) -> lis
     return indices
 
 
-def shots_from_boundaries(
-    boundaries: Sequence[float] | Sequence[bool] | np.ndarray,
-    threshold: float = AUTOSHOT_THRESHOLD,
-    min_shot_frames: int = 1,
-) -> list[tuple[int, int]]:
+def check_at_least_one(name: str, value: int) -> None:
     """
-    Turns "the shot ends at this frame" into shots that hold every frame exactly once.
-
-    A gradual transition gives a run of several positive frames. All of them belong to the shot that ends, and the
-    next shot begins after the last one. The published AutoShot rule ends the shot at the first frame of the run and
-    drops the others; both begin the shots at the same frames. Here a video whose last frame is positive also keeps
-    its last shot, which the published rule loses.
-
-    Args:
-        boundaries (`Sequence` or `np.ndarray` of shape `(total_frames,)`):
-            For each frame the probability, or a boolean, that it is the last of its shot.
-        threshold (`float`, *optional*, defaults to `0.296`):
-            A frame is positive if its probability is greater. The default is AutoShot's.
-        min_shot_frames (`int`, *optional*, defaults to 1):
-            A shorter shot is joined with the next one, the last one of a video with the one before.
-
-    Returns:
-        `list[tuple[int, int]]`: half-open frame ranges `[start, end)`, the first starts at 0, each starts where the
-        one before it ends, the last ends at `total_frames`.
+    Refuses what is no number of things.
 
     Raises:
-        `ValueError`: if `boundaries` is empty, has not one dimension, or holds NaN, or `min_shot_frames` is below 1.
+        `ValueError`: if `value` is not a whole number, such as `4.0`, or is below 1.
     """
-    probabilities = np.asarray(boundaries, dtype=np.float64)
-    if probabilities.ndim != 1 or len(probabilities) == 0:
-        raise ValueError(f"boundaries has shape {probabilities.shape}, expected (total_frames,) with 1 frame or more.")
-    return list(iter_shots([probabilities], threshold, min_shot_frames))
-
-
-def iter_shots(
-    boundaries: Iterable[np.ndarray | torch.Tensor],
-    threshold: float = AUTOSHOT_THRESHOLD,
-    min_shot_frames: int = 1,
-) -> Iterator[tuple[int, int]]:
-    """
-    The same for probabilities that come piece by piece, in order: yields each shot as soon as it is sure.
-
-    Raises:
-        `ValueError`: if a piece holds NaN, or `min_shot_frames` is below 1.
-    """
-    _check_at_least_one("min_shot_frames", min_shot_frames)
-    before = None  # a shot that has ended, but may have to take in a short rest of the video
-    start = number = 0
-    was_positive = False
-    for piece in boundaries:
-        piece = torch.as_tensor(piece).double()
-        if piece.isnan().any():
-            raise ValueError("boundaries holds NaN, expected probabilities or booleans.")
-        for is_positive in (piece > threshold).tolist():
-            if was_positive and not is_positive and number - start >= min_shot_frames:
-                before, start = (start, number), number
-            was_positive = is_positive
-            number += 1
-            if before is not None and number - start >= min_shot_frames:
-                yield before
-                before = None
-    yield (start if before is None else before[0]), number
-
-
-def _check_at_least_one(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1, as an `int`.")
     if value < 1:
         raise ValueError(f"{name} is {value}, expected at least 1.")

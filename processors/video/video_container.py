@@ -1,21 +1,17 @@
-"""Opening a video with PyAV, and one clear error for each thing that is not one.
+"""Opens a video with PyAV, with one clear error for each thing that is not one.
 
 Local files reach FFmpeg as Python files, never as names: a name lets FFmpeg guess a format from the extension (any
 `.txt` would open as a 'tty' video) and expand patterns such as `%03d`. Local files also may not open anything else: a
 playlist inside a file cannot make this process read other files or the network.
 """
 
-import http.client
 import io
 import os
-import shutil
 import stat
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import BinaryIO, Protocol, runtime_checkable
+from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -23,24 +19,20 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 
-# Seconds that a server may take to answer, and to send more data.
-URL_TIMEOUT_SECONDS = 30.0
-
 # Still pictures inside a video container say so in their brand.
 _IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
+
+# What often lies where a video should be, by how it begins.
+_HTML = "a page of HTML, such as the error or log-in page of a server; download the video itself"
+_TEXTS = {
+    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the file; get that with `git lfs pull`",
+    b"<!doctype html": _HTML,
+    b"<html": _HTML,
+}
 
 
 class VideoReadError(ValueError):
     """A video cannot be read. The message names the source, what was found, and what was expected."""
-
-
-@runtime_checkable
-class _BinaryFile(Protocol):
-    """What a file object must be able to do. (`io.IOBase` would leave out the files of `tempfile`.)"""
-
-    def read(self, size: int = -1) -> bytes: ...
-
-    def seekable(self) -> bool: ...
 
 
 class _File:
@@ -50,61 +42,16 @@ class _File:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
-def describe_source(source: str | os.PathLike | bytes | BinaryIO) -> str:
-    """How error messages and warnings name a source."""
-    if isinstance(source, bytes):
-        return f"<{len(source)} bytes>"
-    if isinstance(source, str | os.PathLike):
-        return repr(os.fspath(source))
-    return repr(source)
-
-
-@contextmanager
-def rereadable(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[str | os.PathLike | bytes | BinaryIO]:
-    """
-    Gives a source that can be read from its start, and sought in, more than once: the same one, or for a URL, a pipe
-    or a socket its content in a temporary file. (FFmpeg could read a URL by itself, but an mp4 with its index at the
-    end only from a server that serves parts.)
-
-    Raises:
-        [`VideoReadError`]: if a URL does not answer.
-        `TypeError`: if `source` is not a path, a URL, bytes, or a file opened in binary mode.
-    """
-    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
-        with tempfile.TemporaryFile() as copy:
-            _download(source, copy)
-            yield copy
-        return
-    if isinstance(source, str | os.PathLike | bytes):
-        yield source
-        return
-    if isinstance(source, io.TextIOBase):
-        raise TypeError(f"{source!r} is a text file, expected a file opened in binary mode ('rb').")
-    if not isinstance(source, _BinaryFile):
-        raise TypeError(
-            f"Expected a video as a path, an http(s) URL, bytes or a binary file, got {type(source).__name__}."
-        )
-    if source.seekable():
-        yield source
-        return
-    with tempfile.TemporaryFile() as copy:
-        try:
-            shutil.copyfileobj(source, copy)
-        except OSError as error:
-            raise VideoReadError(f"Cannot read a video from {describe_source(source)}: {error}.") from error
-        yield copy
-
-
 @contextmanager
 def open_video(
-    source: str | os.PathLike | bytes | BinaryIO, name: str, num_threads: int = 0
+    source: Path | bytes | BinaryIO, name: str, num_threads: int = 0
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     Opens a video at its start and finds its best video stream.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
-            Path, content, or seekable binary file, as [`rereadable`] gives it. A file of the caller is left open.
+        source (`pathlib.Path`, `bytes` or `BinaryIO`):
+            Local path, content, or seekable binary file, as [`rereadable`] gives it. An open file is left open.
         name (`str`):
             What error messages call it.
         num_threads (`int`, *optional*, defaults to 0):
@@ -117,7 +64,10 @@ def open_video(
         [`VideoReadError`]: if there is no file, or what is there is not a video that can be decoded.
     """
     with ExitStack() as stack:
-        file = stack.enter_context(_open_file(source, name))
+        try:
+            file = stack.enter_context(open_binary(source))
+        except OSError as error:
+            raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
         container = stack.enter_context(_open_container(file, name))
         stream = _find_video_stream(container, name)
         # FFmpeg's HEVC decoder can wait for ever if it has several threads: on damaged files if they decode several
@@ -131,65 +81,51 @@ def open_video(
         yield container, stream
 
 
-def _download(url: str, file: BinaryIO) -> None:
-    try:
-        with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as response:
-            shutil.copyfileobj(response, file)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
-        reason = getattr(error, "reason", None) or error
-        if isinstance(error, urllib.error.HTTPError):
-            reason = f"the server answered {error.code} {error.reason}"
-        elif isinstance(error, TimeoutError) or isinstance(reason, TimeoutError):
-            reason = f"no answer within {URL_TIMEOUT_SECONDS:g} s"
-        elif isinstance(reason, OSError):
-            reason = reason.strerror
-        raise VideoReadError(
-            f"Cannot read a video from {url!r}: {reason}. Check the address and the connection, or download the file "
-            "and give its path."
-        ) from error
-
-
 @contextmanager
-def _open_file(source: str | os.PathLike | bytes | BinaryIO, name: str) -> Iterator[BinaryIO]:
-    if isinstance(source, bytes):
-        file = io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike):
-        file = _open_path(source, name)
+def open_binary(content: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    """
+    Opens a local file or bytes at the start, and closes it afterwards. A file that is open already is wound back and
+    left open.
+
+    Raises:
+        `OSError`: if there is no such file, or it is empty, or cannot be read. Its message is the reason.
+    """
+    if isinstance(content, bytes):
+        file = io.BytesIO(content)
+    elif isinstance(content, Path):
+        file = _open_path(content)
     else:
-        file = source
+        file = content
     try:
-        num_bytes = file.seek(0, os.SEEK_END)
+        if file.seek(0, os.SEEK_END) == 0:
+            raise OSError("it is empty (0 bytes)")
         file.seek(0)
-        if num_bytes == 0:
-            raise VideoReadError(f"Cannot read a video from {name}: it is empty (0 bytes).")
         yield file
     finally:
-        if file is not source:
+        if file is not content:
             file.close()
 
 
-def _open_path(path: str | os.PathLike, name: str) -> BinaryIO:
+def _open_path(path: Path) -> BinaryIO:
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
+        # Reading a device or a named pipe may never end.
+        file = path.open("rb") if stat.S_ISREG(mode) else None
     except FileNotFoundError as error:
-        raise VideoReadError(
-            f"Cannot read a video from {name}: there is no such file. Give the path of a file or an http(s) URL."
-        ) from error
+        raise OSError("there is no such file. Give the path of a file or an http(s) URL") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
-    if stat.S_ISDIR(mode):
-        raise VideoReadError(f"Cannot read a video from {name}: it is a directory, expected a file.")
-    if not stat.S_ISREG(mode):  # reading a device or a named pipe may never end
-        raise VideoReadError(f"Cannot read a video from {name}: it is not a regular file.")
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise VideoReadError(f"Cannot read a video from {name}: {error.strerror}.") from error
+        raise OSError(getattr(error, "strerror", None) or error) from error
+    if file is None:
+        raise OSError("it is a directory, expected a file" if stat.S_ISDIR(mode) else "it is not a regular file")
+    return file
 
 
 def _open_container(file: BinaryIO, name: str) -> InputContainer:
-    head = file.read(12)
+    head = file.read(512)
     file.seek(0)
+    for start, found in _TEXTS.items():
+        if head.lstrip().lower().startswith(start):
+            raise VideoReadError(f"Cannot read a video from {name}: it is {found}.")
     try:
         return av.open(_File(file), container_options={"protocol_whitelist": ""}, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:

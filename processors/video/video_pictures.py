@@ -8,11 +8,9 @@ import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from linvt.configuration.configuration_autoshot import AUTOSHOT_FRAME_HEIGHT, AUTOSHOT_FRAME_WIDTH
 from linvt.processors.video.video_container import VideoReadError
 
-
-# The size at which AutoShot looks at frames, in pixels.
-THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 48, 27
 
 # A wider or narrower pixel than this is a damaged header, not a picture format.
 MAX_PIXEL_STRETCH = 8
@@ -51,7 +49,7 @@ class FramePictures:
     def thumbnail(self, frame: VideoFrame) -> np.ndarray:
         """A frame as uint8 RGB array of shape `(27, 48, 3)`, squashed to that shape as AutoShot's training data."""
         turns = _quarter_turns(frame)
-        width, height = (THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)[:: -1 if turns % 2 else 1]
+        width, height = (AUTOSHOT_FRAME_WIDTH, AUTOSHOT_FRAME_HEIGHT)[:: -1 if turns % 2 else 1]
         # What the `ffmpeg` program does by default, with which AutoShot's frames were made.
         return np.array(self._upright_rgb(frame, turns, width, height, Interpolation.BICUBIC), order="C")
 

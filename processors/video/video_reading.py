@@ -6,15 +6,16 @@ Only picked frames are kept, at the size that the caller's transform gives them:
 of the video (but for its list of timestamps).
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from heapq import merge
 from itertools import chain
 from operator import itemgetter
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -27,8 +28,10 @@ from transformers.utils import logging
 from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.video_container import VideoReadError, describe_source, open_video, rereadable
+from linvt.processors.video.source_files import rereadable
+from linvt.processors.video.video_container import VideoReadError, open_video
 from linvt.processors.video.video_pictures import FramePictures
+from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.processors.video.video_timeline import (
     PacketLog,
     Timeline,
@@ -46,7 +49,6 @@ logger = logging.get_logger(__name__)
 # Share of the progress that finding the shots takes; the rest is decoding the picked frames.
 _SHOTS_SHARE = 0.8
 
-Source = str | os.PathLike | bytes | BinaryIO
 ShotDetector = Callable[[Iterator[np.ndarray]], Iterable[tuple[int, int]]]
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -62,8 +64,8 @@ class _Contents:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One way of reading a video."""
+class _Strategy:
+    """How to read a video."""
 
     decode_all: bool  # know the frames from decoding all of them, or from the packets
     strict: bool  # refuse anything doubtful, or take what decodes
@@ -71,16 +73,16 @@ class _Way:
 
 
 # Tried in this order until one is sure of its frames. What several threads make of damaged data is not repeatable,
-# so the last way has one.
-_WAYS = (
-    _Way(decode_all=False, strict=True, num_threads=0),
-    _Way(decode_all=True, strict=True, num_threads=0),
-    _Way(decode_all=True, strict=False, num_threads=1),
+# so the last strategy has one.
+_STRATEGIES = (
+    _Strategy(decode_all=False, strict=True, num_threads=0),
+    _Strategy(decode_all=True, strict=True, num_threads=0),
+    _Strategy(decode_all=True, strict=False, num_threads=1),
 )
 
 
 def read_video(
-    source: Source,
+    source: Any,
     num_frames: int | None = None,
     *,
     fps: float | None = None,
@@ -96,8 +98,9 @@ def read_video(
     and a warning says how many were lost.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes` or `BinaryIO`):
-            Path, http(s) URL, content of a video file, or a file opened in binary mode, which is left open.
+        source:
+            A video file in any form that [`resolve_video`] knows: a path, a URL, a data URI, bytes, a file opened in
+            binary mode, which is left open. Frames are read by [`read_given_frames`].
         num_frames (`int`, *optional*):
             Number of frames to pick, at least 1. A shorter video gives all its frames.
         fps (`float`, *optional*):
@@ -125,18 +128,25 @@ def read_video(
         `TypeError`: if the source is of another type.
     """
     check_sampling(num_frames, fps)
-    name = describe_source(source)
+    file = resolve_video(source)
+    name = file.name
+    if isinstance(file, SourceFrames):
+        raise VideoReadError(f"Cannot read a video from {name}: these are pictures, expected a video file.")
     progress = _Progress(on_progress)
-    with rereadable(source) as source:
-        for way in _WAYS:
-            if detect_shots is not None and not way.decode_all:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(rereadable(file))
+        except OSError as error:
+            raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
+        for strategy in _STRATEGIES:
+            if detect_shots is not None and not strategy.decode_all:
                 continue
             try:
-                contents = _find_frames(source, name, num_frames, detect_shots, progress, way)
+                contents = _find_frames(source, name, num_frames, detect_shots, progress, strategy)
                 timeline, shots = contents.timeline, contents.shots
                 num_wanted = num_frames_wanted(len(timeline), timeline.seconds(len(timeline)), num_frames, fps)
                 indices = shot_frame_indices(shots, num_wanted)
-                frames, pictures = _keep_frames(source, name, contents, indices, transform, progress, way)
+                frames, pictures = _keep_frames(source, name, contents, indices, transform, progress, strategy)
                 break
             except UnreliableVideoError:
                 continue
@@ -164,19 +174,19 @@ def read_video(
 
 
 def _find_frames(
-    source: Source,
+    source: Path | bytes | BinaryIO,
     name: str,
     num_frames: int | None,
     detect_shots: ShotDetector | None,
     progress: "_Progress",
-    way: _Way,
+    strategy: _Strategy,
 ) -> _Contents:
     """The first pass: which frames there are, and in which shots."""
     held = HeldFrames(num_frames)
-    with open_video(source, name, way.num_threads) as (container, stream):
+    with open_video(source, name, strategy.num_threads) as (container, stream):
         shots = None
-        if way.decode_all:
-            timeline, shots = _decode_all(container, stream, name, held, detect_shots, progress, way.strict)
+        if strategy.decode_all:
+            timeline, shots = _decode_all(container, stream, name, held, detect_shots, progress, strategy)
         else:
             timeline = timeline_of_packets(container, stream)
         if len(timeline) == 0:
@@ -201,20 +211,20 @@ def _decode_all(
     held: HeldFrames,
     detect_shots: ShotDetector | None,
     progress: "_Progress",
-    strict: bool,
+    strategy: _Strategy,
 ) -> tuple[Timeline, list[tuple[int, int]] | None]:
     """Decodes every frame once, for its timestamp, for the shot detector, and to be held if it may be picked."""
     log = PacketLog()
     timestamps = []
 
     def packets() -> Iterator[Packet]:
-        for packet in read_packets(container, stream, log, strict):
+        for packet in read_packets(container, stream, log, strict=strategy.strict):
             if packet.pos is not None and container.size > 0:
                 progress.report(_SHOTS_SHARE * packet.pos / container.size)
             yield packet
 
     def frames() -> Iterator[VideoFrame]:
-        for frame in decode_frames(stream, packets(), strict):
+        for frame in decode_frames(stream, packets(), strict=strategy.strict):
             timestamps.append(frame.pts)
             held.add(frame)
             yield frame
@@ -229,26 +239,26 @@ def _decode_all(
             held.end_shot(*shot)
     for _ in remaining:  # all of them without a detector, and what a detector left
         pass
-    return make_timeline(timestamps, stream, log, strict), shots
+    return make_timeline(timestamps, stream, log, strict=strategy.strict), shots
 
 
 def _keep_frames(
-    source: Source,
+    source: Path | bytes | BinaryIO,
     name: str,
     contents: _Contents,
     indices: list[int],
     transform: Transform | None,
     progress: "_Progress",
-    way: _Way,
+    strategy: _Strategy,
 ) -> tuple[torch.Tensor, FramePictures]:
     """The picked frames, each transformed as soon as it is there."""
     place = {index: i for i, index in enumerate(indices)}
-    share_done = _SHOTS_SHARE if way.decode_all else 0.0
+    share_done = _SHOTS_SHARE if strategy.decode_all else 0.0
     kept = None
     pictures = FramePictures(name, contents.sample_aspect_ratio)
     missing = contents.held.missing(indices)
     frames = merge(
-        contents.held.take(indices), _visit(source, name, contents.timeline, missing, way), key=itemgetter(0)
+        contents.held.take(indices), _visit(source, name, contents.timeline, missing, strategy), key=itemgetter(0)
     )
     for num_done, (index, frame) in enumerate(frames, start=1):
         picture = pictures.displayed(frame)
@@ -267,16 +277,16 @@ def _keep_frames(
 
 
 def _visit(
-    source: Source, name: str, timeline: Timeline, indices: list[int], way: _Way
+    source: Path | bytes | BinaryIO, name: str, timeline: Timeline, indices: list[int], strategy: _Strategy
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Opens the video once more for some of its frames, if any are wanted."""
     if indices:
-        with open_video(source, name, way.num_threads) as (container, stream):
-            yield from fetch_frames(container, stream, timeline, indices, way.strict)
+        with open_video(source, name, strategy.num_threads) as (container, stream):
+            yield from fetch_frames(container, stream, timeline, indices, strict=strategy.strict)
 
 
 class _Progress:
-    """Reports a fraction that never goes back, whatever way of reading is tried next."""
+    """Reports a fraction that never goes back, whatever strategy is tried next."""
 
     def __init__(self, on_progress: Callable[[float], None] | None):
         self.on_progress = on_progress

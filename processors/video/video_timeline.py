@@ -2,7 +2,7 @@
 
 The timeline comes from the packets, which costs no decoding, or from the decoded frames. Reading is strict by
 default: whatever makes the number or the time of a frame doubtful raises `UnreliableVideoError`, and the caller reads
-again in a slower and more tolerant way (`read_video` has the three ways). So a frame is never mistaken for another.
+again with a slower and more tolerant strategy (`read_video` has all three). So a frame is never mistaken for another.
 """
 
 from bisect import bisect_left, bisect_right
@@ -109,7 +109,7 @@ class Timeline:
         return float((units - self.timestamps[0]) * self.time_base)
 
 
-def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog, strict: bool) -> Iterator[Packet]:
+def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog, *, strict: bool) -> Iterator[Packet]:
     """
     Yields the packets of a stream from the current position and notes them in `log`.
 
@@ -142,7 +142,7 @@ def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog,
             yield packet
 
 
-def decode_frames(stream: VideoStream, packets: Iterator[Packet], strict: bool) -> Iterator[VideoFrame]:
+def decode_frames(stream: VideoStream, packets: Iterator[Packet], *, strict: bool) -> Iterator[VideoFrame]:
     """
     Yields the frames of `packets` in presentation order.
 
@@ -174,7 +174,7 @@ def timeline_of_packets(container: InputContainer, stream: VideoStream) -> Timel
     return make_timeline(sorted(log.timestamps), stream, log, strict=True)
 
 
-def make_timeline(timestamps: list[int | None], stream: VideoStream, log: PacketLog, strict: bool) -> Timeline:
+def make_timeline(timestamps: list[int | None], stream: VideoStream, log: PacketLog, *, strict: bool) -> Timeline:
     """
     Checks the timestamps of the shown frames, in the order in which they are decoded, and makes a timeline of them.
 
@@ -238,7 +238,7 @@ def stated_seconds(stream: VideoStream) -> float:
 
 
 def fetch_frames(
-    container: InputContainer, stream: VideoStream, timeline: Timeline, indices: Sequence[int], strict: bool
+    container: InputContainer, stream: VideoStream, timeline: Timeline, indices: Sequence[int], *, strict: bool
 ) -> Iterator[tuple[int, VideoFrame]]:
     """
     Yields the frames with the given numbers from a video that was just opened, each with its number.
@@ -249,7 +249,7 @@ def fetch_frames(
     Raises:
         `UnreliableVideoError`: if a decoded frame is not the one that the timeline says, or one is missing.
     """
-    frames = decode_frames(stream, read_packets(container, stream, PacketLog(), strict), strict)
+    frames = decode_frames(stream, read_packets(container, stream, PacketLog(), strict=strict), strict=strict)
     if not strict:
         missing = set(indices)
         for index, frame in zip(timeline.decoded_numbers or range(len(timeline)), frames, strict=False):
