@@ -12,7 +12,7 @@ from numbers import Integral, Real
 
 def check_sampling(num_frames: int | None, fps: float | None) -> None:
     """
-    Refuses settings that say no number of frames.
+    Checks the settings that decide how many frames are picked.
 
     Raises:
         `ValueError`: if `num_frames` is not a whole number or below 1, or `fps` not a finite number above 0.
@@ -141,7 +141,7 @@ def shot_frame_indices(shots: Sequence[tuple[int, int]], num_frames: int) -> lis
 
 def check_at_least_one(name: str, value: int) -> None:
     """
-    Refuses what is no number of things.
+    Checks that a count is a whole number of at least 1.
 
     Raises:
         `ValueError`: if `value` is not a whole number, such as `4.0`, or is below 1.
