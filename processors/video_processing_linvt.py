@@ -197,23 +197,19 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     def frame_options(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> dict:
         """
-        Returns all settings by name, overridden by those of `kwargs` that are not `None`: which frames of a video are
-        picked, and how they look. (All frames of a video come with `do_sample_frames=False`.)
+        Returns all settings by name, overridden by `kwargs`: which frames of a video are picked, and how they look.
 
         Raises:
             `TypeError` or `ValueError`: As [`check_video_settings`] and [`frame_size`] do.
         """
-        given = {name: value for name, value in kwargs.items() if value is not None}
-        check_video_settings(given)
-        options = {name: given.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        check_video_settings(kwargs)
+        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
         for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
-            if name in given:
+            if kwargs.get(name) is not None:
                 options[other] = None
         check_video_settings(options)  # attributes may have been set since they were checked
         options["size"] = frame_size(options["size"])
-        if options["shot_detection"] == "uniform":
-            options["autoshot_model"] = None  # needs no weights, so they may be missing
-        elif options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
+        if options["shot_detection"] == "autoshot" and options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
             options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 
@@ -221,9 +217,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         """The picked frames of one video, resized, still uint8."""
         transform = None
         if options["do_resize"]:
-            interpolation = _interpolation(options["resample"])
             size = [options["size"]["height"], options["size"]["width"]]
-            transform = v2.Resize(size, interpolation=interpolation, antialias=True)
+            transform = v2.Resize(size, interpolation=_interpolation(options["resample"]), antialias=True)
         sampling = {name: options[name] if options["do_sample_frames"] else None for name in ("num_frames", "fps")}
         if isinstance(video, SourceFrames):
             return read_given_frames(video, **sampling, metadata=metadata, transform=transform)

@@ -7,6 +7,8 @@ from transformers.image_processing_utils import get_size_dict
 from transformers.image_utils import SizeDict
 from transformers.processing_utils import VideosKwargs
 
+from linvt.processors.video.frame_selection import check_sampling
+
 
 ShotDetection = Literal["autoshot", "uniform"]
 
@@ -53,7 +55,7 @@ def check_video_settings(settings: Mapping[str, Any]) -> None:
 
     Raises:
         `TypeError`: If a name is unknown.
-        `ValueError`: If a setting cannot hold, such as cropping, or both `num_frames` and `fps`.
+        `ValueError`: If a setting cannot hold, such as cropping, both `num_frames` and `fps`, or `num_frames=4.0`.
     """
     unknown = sorted(settings.keys() - LinVTVideoProcessorKwargs.__annotations__.keys())
     if unknown:
@@ -68,6 +70,7 @@ def check_video_settings(settings: Mapping[str, Any]) -> None:
             f"num_frames is {given['num_frames']} and fps is {given['fps']}; give one of them, the number of frames "
             "of a video or of a second."
         )
+    check_sampling(given.get("num_frames"), given.get("fps"))
     shot_detection = given.get("shot_detection")
     if shot_detection is not None and shot_detection not in get_args(ShotDetection):
         raise ValueError(f"shot_detection is {shot_detection!r}; give 'autoshot' or 'uniform'.")
@@ -81,13 +84,14 @@ def frame_size(size: int | tuple[int, int] | Mapping[str, int] | SizeDict) -> di
         size: Pixels: of the side of a square, `(height, width)`, or `{"height": ..., "width": ...}`.
 
     Raises:
-        `ValueError`: If it leaves the size to the video, as `{"shortest_edge": ...}` does.
+        `ValueError`: If it leaves the size to the video, as `{"shortest_edge": ...}` does, or is not in whole pixels.
     """
     pixels = dict(size) if isinstance(size, (Mapping, SizeDict)) else get_size_dict(size)
-    if pixels.keys() != {"height", "width"} or not all(isinstance(side, int) and side > 0 for side in pixels.values()):
+    is_whole = all(isinstance(side, int) and side > 0 for side in pixels.values())
+    if pixels.keys() != {"height", "width"} or not is_whole:
         raise ValueError(
             f"size is {pixels}, but the frames of all videos need one size, so that they have equally many tokens; "
-            "give it in pixels as {'height': ..., 'width': ...}."
+            "give it in whole pixels as {'height': ..., 'width': ...}."
         )
     return pixels
 

@@ -76,6 +76,14 @@ def test_rate_and_number_of_frames_together_are_refused():
         ("shot_detection", "transnet"),
         ("size", {"shortest_edge": 30}),
         ("size", {"height": 30}),
+        ("size", {"height": 42.5, "width": 42}),
+        ("size", {"height": 0, "width": 42}),
+        ("size", {"longest_edge": 42, "shortest_edge": 28}),
+        ("num_frames", 4.0),
+        ("num_frames", "4"),
+        ("num_frames", -1),
+        ("fps", "2"),
+        ("fps", float("nan")),
     ],
 )
 def test_what_cannot_hold_is_refused_with_the_reason(name, value):

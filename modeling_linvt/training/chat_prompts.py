@@ -1,6 +1,7 @@
 """Rows as prompts with their answers marked, and their videos as inputs of the model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 import torch
@@ -71,7 +72,7 @@ def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> d
         raise BadRowError(str(error)) from error
 
 
-def read_image(image, processor: LinVTProcessor):
+def read_image(image: Any, processor: LinVTProcessor) -> Any:
     """Reads one image as the image-LLM's processor does; raises a [`BadRowError`] if it cannot be read."""
     try:
         return processor.image_processor.fetch_images(image)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import av
 import torch
@@ -13,7 +14,7 @@ from transformers.utils import logging
 
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video.given_frames import check_given_frames
-from linvt.processors.video.source_files import describe_source
+from linvt.processors.video.source_files import SourceFile, describe_source
 from linvt.processors.video.video_container import VideoReadError, open_video
 from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.processors.video.video_timeline import stated_seconds
@@ -87,7 +88,7 @@ def check_rows(
 ) -> dict[int, BadRowError]:
     """
     Finds the bad rows of a data set. Files of videos and of their frames are opened, but not decoded, so damage
-    further inside shows only in training; files of images are looked for; URLs are not fetched.
+    further inside shows only in training; files of images have to exist; URLs are not fetched.
 
     Of several ranks each checks its share, and all get the same result: all must call it together, not one after the
     other as in `main_process_first()`.
@@ -142,7 +143,7 @@ class _RowCheck:
     processor: LinVTProcessor
     max_length: int | None
     max_video_seconds: float | None
-    good_names: set[str] = field(default_factory=set)  # of videos that were opened: several rows may be about one
+    good_files: set[Path] = field(default_factory=set)  # videos that were opened: several rows may be about one
 
     def __call__(self, row: dict) -> None:
         prompt = chat_prompt(row, self.processor)
@@ -151,13 +152,29 @@ class _RowCheck:
             if num_tokens > self.max_length:
                 raise BadRowError(f"it has {num_tokens} tokens, and max_length is {self.max_length}.")
         for video in prompt.chat.videos:
-            if isinstance(video, str) and video in self.good_names:
-                continue
-            _check_video(video, self.max_video_seconds)
-            if isinstance(video, str):
-                self.good_names.add(video)
+            try:
+                self._check_video(resolve_video(video))
+            except (TypeError, VideoReadError) as error:
+                raise BadRowError(str(error)) from error
         for image in prompt.chat.images:
             _check_image(image, self.processor)
+
+    def _check_video(self, source: SourceFile | SourceFrames) -> None:
+        """Opens what can be opened without a download. Everything else is known from the resolved source."""
+        if isinstance(source, SourceFrames):
+            check_given_frames(source)
+            return
+        is_path = isinstance(source.content, Path)
+        if not source.can_be_reread or (is_path and source.content in self.good_files):
+            return
+        with open_video(source.content, source.name) as (container, stream):
+            seconds = stated_seconds(stream) or (container.duration or 0) / av.time_base
+        if self.max_video_seconds is not None and seconds > self.max_video_seconds:
+            raise BadRowError(
+                f"{source.name} is {seconds:.1f} s long, and max_video_seconds is {self.max_video_seconds:g}."
+            )
+        if is_path:
+            self.good_files.add(source.content)
 
 
 class _CheckedRows:
@@ -212,23 +229,6 @@ def _count_tokens(prompt: ChatPrompt, processor: LinVTProcessor) -> int:
     return num_tokens + prompt.text.count(processor.video_token) * (processor.num_video_tokens - 1)
 
 
-def _check_video(video, max_video_seconds: float | None) -> None:
-    """Asks what the reader asks, and opens what can be opened without a download."""
-    try:
-        source = resolve_video(video)
-        if isinstance(source, SourceFrames):
-            check_given_frames(source)
-            return
-        if not source.can_be_reread:
-            return
-        with open_video(source.content, source.name) as (container, stream):
-            seconds = stated_seconds(stream) or (container.duration or 0) / av.time_base
-    except (TypeError, VideoReadError) as error:
-        raise BadRowError(str(error)) from error
-    if max_video_seconds is not None and seconds > max_video_seconds:
-        raise BadRowError(f"{source.name} is {seconds:.1f} s long, and max_video_seconds is {max_video_seconds:g}.")
-
-
 def _check_image(image, processor: LinVTProcessor) -> None:
     """Looks for files of images; what is a picture itself, in base 64, is read as in training."""
     if is_valid_image(image):
@@ -239,9 +239,7 @@ def _check_image(image, processor: LinVTProcessor) -> None:
         try:
             read_image(image, processor)
         except BadRowError as error:
-            raise BadRowError(
-                f"an image, {describe_source(image)}, is no file and no base 64 of a picture."
-            ) from error
+            raise BadRowError(f"an image, {describe_source(image)}, is neither a file nor base64.") from error
 
 
 __all__ = ["check_rows", "keep_good_rows"]

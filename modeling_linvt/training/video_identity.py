@@ -16,8 +16,8 @@ from linvt.processors.video.video_sources import SourceFrames, resolve_video
 
 def video_identity(video) -> str:
     """
-    Returns a hash of what a video is: of a local file its path, size and time of change; of bytes, data URIs, open
-    files and frames their content; of a URL the URL, since what a server changes behind it is not noticed.
+    Returns a hash of a video: of the path, size and time of change of a local file; of the content of bytes, data
+    URIs, open files and frames; of a URL itself, so that changes on the server are not noticed.
 
     Args:
         video: In any form that [`resolve_video`] knows.

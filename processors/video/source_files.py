@@ -1,4 +1,4 @@
-"""One file in whatever form it is given: a path, a URL, a data URI, bytes, an entry of a data set, an open file."""
+"""Resolves every form of a file: a path, a URL, a data URI, bytes, an entry of a data set, an open file."""
 
 import base64
 import binascii
@@ -49,7 +49,7 @@ class SourceFile:
     Args:
         content (`pathlib.Path`, `str`, `bytes` or `BinaryIO`): A local path, an http(s) URL (the `str`), the content
             itself, or a file opened in binary mode.
-        name (`str`): How errors and warnings call it; never long.
+        name (`str`): The name of the file in errors and warnings; never long.
     """
 
     content: Path | str | bytes | BinaryIO = field(repr=False)
@@ -67,7 +67,7 @@ class SourceFile:
 
 def resolve_file(source: Any) -> SourceFile | None:
     """
-    Tells which file was given, without opening it.
+    Resolves a file in any form, without opening it.
 
     Args:
         source: A path; a URL (`http://`, `https://`, percent-encoded `file://`); a data URI; bytes, a bytearray or a
@@ -78,7 +78,7 @@ def resolve_file(source: Any) -> SourceFile | None:
         [`SourceFile`], or `None` for an object of another type.
 
     Raises:
-        [`VideoReadError`]: if there is no such form: an unknown kind of URL, broken base64, a dict of something else.
+        [`VideoReadError`]: if it names no file: an unknown kind of URL, broken base64, a dict with other keys.
         `TypeError`: if a file is open in text mode, or a dict holds something of another type.
     """
     if isinstance(source, Mapping):
@@ -97,7 +97,7 @@ def resolve_file(source: Any) -> SourceFile | None:
 
 
 def describe_source(source: Any) -> str:
-    """Returns what errors and warnings call a source: some 100 characters at most, whatever it holds."""
+    """Returns the name of a source for errors and warnings: some 100 characters at most, whatever its size."""
     if isinstance(source, Mapping):
         source = source.get("bytes") if source.get("path") is None else source["path"]
     if isinstance(source, (str, os.PathLike)):
@@ -115,8 +115,8 @@ def describe_source(source: Any) -> str:
 @contextmanager
 def rereadable(file: SourceFile) -> Iterator[Path | bytes | BinaryIO]:
     """
-    Gives content that can be read from its start, and sought in, more than once: the file's own, or of a URL, a pipe
-    or a socket a copy in a temporary file. (FFmpeg could read a URL by itself, but an mp4 with its index at the end
+    Yields content that can be read and sought in more than once: that of the file itself, or for a URL, a pipe or a
+    socket a copy in a temporary file. (FFmpeg could read a URL by itself, but an mp4 with its index at the end
     only from a server that serves parts.)
 
     Raises:

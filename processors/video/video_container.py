@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 # Still pictures inside a video container say so in their brand.
 _IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
 
-# What often lies where a video should be, by how it begins.
+# Texts that often lie where a video should be, by their beginning.
 _HTML = "a page of HTML, such as the error or log-in page of a server; download the video itself"
 _TEXTS = {
     b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the file; get that with `git lfs pull`",

@@ -1,4 +1,4 @@
-"""Downloads what is behind an http(s) URL: whole, or with one clear error."""
+"""Downloads http(s) URLs: completely, or with one clear error."""
 
 import http.client
 import shutil
@@ -20,15 +20,15 @@ _UNQUOTED = "%/:=&?~+!$,;'@()*[]"
 
 def download(url: str, file: BinaryIO) -> None:
     """
-    Copies what is behind a URL into a file.
+    Downloads a URL into a file.
 
     Args:
         url (`str`): An http(s) address; spaces and letters outside ASCII need not be quoted.
-        file (`BinaryIO`): Where to write.
+        file (`BinaryIO`): Receives the content.
 
     Raises:
         `OSError`: if the server does not answer, refuses, or sends less than it promised: a file that is cut off may
-            still be a video, but a shorter one. The message is the reason.
+            still be a video, but a shorter one. Its message is the reason.
     """
     try:
         request = urllib.request.Request(ascii_url(url), headers={"User-Agent": USER_AGENT})
@@ -51,7 +51,7 @@ def download(url: str, file: BinaryIO) -> None:
 
 def ascii_url(url: str) -> str:
     """
-    Returns a URL as servers take it: its host in IDNA, the rest percent-encoded as far as it is not yet.
+    Returns a URL in ASCII: its host in IDNA, the rest percent-encoded where it is not yet.
 
     Raises:
         `ValueError`: if it is not a URL.

@@ -1,7 +1,7 @@
-"""Tells in one place what was given for a video: one file that FFmpeg reads, or its frames in order.
+"""Resolves every form of a video, in one place: to a file that FFmpeg reads, or to frames in order.
 
-The reader of videos, the check of training rows and the keys of caches all ask `resolve_video`, so that none of them
-takes what another one refuses.
+The reader of videos, the check of training rows and the keys of caches all call `resolve_video`, so that none of them
+accepts a form that another one refuses.
 """
 
 import os
@@ -31,7 +31,7 @@ class SourceFrames:
     Args:
         frames (`list`): At least one, each a `PIL.Image.Image`, a uint8 array or tensor of shape `(height, width, 3)`
             or `(3, height, width)`, or the [`SourceFile`] of a picture.
-        name (`str`): How errors and warnings call the video; never long.
+        name (`str`): The name of the video in errors and warnings; never long.
     """
 
     frames: list[SourceFrame] = field(repr=False)
@@ -40,7 +40,7 @@ class SourceFrames:
 
 def resolve_video(video: Any) -> SourceFile | SourceFrames:
     """
-    Tells what was given for a video, without opening it; of a folder the names are read.
+    Resolves a video in any form to a file or to frames, without opening it. Of a folder the names are read.
 
     Args:
         video: One of
