@@ -1,7 +1,7 @@
 """The images and videos of a conversation, and the conversation with an image in place of each video.
 
 Messages and parts may be dicts or objects (dataclasses, pydantic models), and a key whose value is `None` is no key:
-data sets of Arrow give every part the keys of all parts. What a part says is read, or refused by its name.
+data sets of Arrow give every part the keys of all parts. Every key of a part takes effect or is refused by name.
 """
 
 import dataclasses
@@ -49,10 +49,10 @@ class ChatVisuals:
 
 def read_conversations(conversation: Any) -> tuple[list[list[dict]], bool]:
     """
-    Reads one conversation or several, each as [`read_messages`] does.
+    Reads one conversation or a list of them, each as [`read_messages`] does.
 
     Returns:
-        The conversations, and whether several were given (maybe a list of one).
+        The conversations, and whether a list of them was given.
     """
     first = conversation[0] if isinstance(conversation, (list, tuple)) and conversation else None
     is_batch = isinstance(first, (list, tuple)) or hasattr(first, "messages")
@@ -91,12 +91,12 @@ def read_messages(conversation: Any) -> list[dict]:
 
 def may_name_video(messages: list[dict], chat_template: str = "") -> bool:
     """
-    Tells whether a conversation is for [`chat_visuals`] to read, and not for the image-LLM's own processor, which
-    leaves out in silence what it does not know.
+    Returns whether a conversation may contain a video, and is therefore for [`chat_visuals`] and not for the
+    image-LLM's own processor, which silently ignores parts that it does not know.
 
     Args:
         messages (`list[dict]`): As [`read_messages`] gives them.
-        chat_template (`str`, *optional*): That of the image-LLM, to which the types of parts are known that it names.
+        chat_template (`str`, *optional*): That of the image-LLM; types of parts that it mentions are known to it.
 
     Returns:
         `bool`: True if a message or a part has a key with "video" in it, or a part such a type, or no type, or an
