@@ -155,6 +155,15 @@ class LinVTVideoConfig(PreTrainedConfig):
             )
 
 
+def _of_the_llm(name: str) -> property:
+    """A property that stands for this field of the language model's configuration."""
+    return property(
+        lambda self: getattr(self.text_config, name),
+        lambda self, value: setattr(self.text_config, name, value),
+        doc=f"Returns {name} of the LLM.",
+    )
+
+
 @strict
 class LinVTConfig(PreTrainedConfig):
     r"""
@@ -208,7 +217,16 @@ class LinVTConfig(PreTrainedConfig):
     image_llm_source: dict | None = None
     image_llm_weights: Literal["inside", "source", "source_and_adapter"] = "inside"
 
+    # What PEFT, TRL, Accelerate and DeepSpeed read off the configuration of any model that generates text.
+    hidden_size = _of_the_llm("hidden_size")
+    num_hidden_layers = _of_the_llm("num_hidden_layers")
+    num_attention_heads = _of_the_llm("num_attention_heads")
+    num_key_value_heads = _of_the_llm("num_key_value_heads")
+    max_position_embeddings = _of_the_llm("max_position_embeddings")
+    vocab_size = _of_the_llm("vocab_size")
+
     def __post_init__(self, **kwargs):
+        tie_word_embeddings = kwargs.pop("tie_word_embeddings", None)
         refuse_unknown_settings(self, kwargs)
         image_llm_config = _image_llm_config(self.image_llm_config)
         video_tokenizer_config = _video_config(self.video_tokenizer_config, self.transformers_version)
@@ -222,6 +240,8 @@ class LinVTConfig(PreTrainedConfig):
         self.image_llm_config, self.video_tokenizer_config = image_llm_config, video_tokenizer_config
         if attn_implementation is not None:
             self._attn_implementation = attn_implementation
+        if tie_word_embeddings not in (None, self.tie_word_embeddings):
+            self.tie_word_embeddings = tie_word_embeddings
         for name in ("frames_per_batch", "frames_per_patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
@@ -263,11 +283,30 @@ class LinVTConfig(PreTrainedConfig):
                 "give its id and revision."
             )
 
+    @property
+    def text_config(self) -> PreTrainedConfig:
+        """Returns the configuration of the image-LLM's language model."""
+        return self.get_text_config()
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Returns whether the LLM's head shares its weights with the embeddings; set, it is so for the image-LLM."""
+        return getattr(self.image_llm_config, "tie_word_embeddings", False)
+
+    @tie_word_embeddings.setter
+    def tie_word_embeddings(self, value: bool) -> None:
+        # Many image-LLMs take it from their language model's configuration when they are loaded.
+        self.image_llm_config.tie_word_embeddings = self.text_config.tie_word_embeddings = value
+
     def to_dict(self) -> dict:
-        """As `PreTrainedConfig.to_dict`, without the folder or id that the image-LLM was loaded from."""
-        # Transformers leaves it out of the outer configuration only, and would publish a path of this machine.
+        """
+        As `PreTrainedConfig.to_dict`, with `tie_word_embeddings`, which PEFT reads off it, and without the folder or
+        id that the image-LLM was loaded from.
+        """
         fields = super().to_dict()
-        fields["image_llm_config"].pop("_name_or_path", None)
+        fields["tie_word_embeddings"] = self.tie_word_embeddings
+        # Transformers leaves it out of the outer configuration only, and would publish a path of this machine.
+        fields["image_llm_config"]["_name_or_path"] = ""
         return fields
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:

@@ -1,8 +1,9 @@
 """Substitutes precomputed embeddings for a prompt that must be passed as token ids.
 
 Assisted decoding and prompt lookup need it: they check their first candidates together with the prompt, by their ids,
-and pass over `inputs_embeds` without a word (Transformers 5.17 to 5.23). So do image-LLMs whose `generate` takes no
-embeddings, or whose layers look words up by their ids once more.
+and pass over `inputs_embeds` without a word (Transformers 5.17 to 5.23). So does generation without a cache, which
+`inputs_embeds` would switch on without a word, and so do image-LLMs whose `generate` takes no embeddings, or whose
+layers look words up by their ids once more.
 """
 
 import copy
@@ -15,10 +16,12 @@ from transformers import GenerationConfig
 from transformers.generation import GenerationMode
 
 
-def is_assisted(generation_config: GenerationConfig, kwargs: dict) -> bool:
-    """Tells whether `generate` with these arguments guesses candidate tokens and checks them."""
+def reads_prompt_again(generation_config: GenerationConfig, kwargs: dict) -> bool:
+    """Tells whether `generate` with these arguments checks guessed tokens, or keeps no cache of what it has read."""
     config = copy.deepcopy(generation_config)
     config.update(**kwargs)
+    if config.use_cache is False:
+        return True
     return config.get_generation_mode(kwargs.get("assistant_model")) == GenerationMode.ASSISTED_GENERATION
 
 
@@ -53,4 +56,4 @@ def embedded_as(
         handle.remove()
 
 
-__all__ = ["embedded_as", "is_assisted"]
+__all__ = ["embedded_as", "reads_prompt_again"]

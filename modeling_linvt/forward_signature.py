@@ -38,8 +38,8 @@ class ForwardOfWrapper:
         return MethodType(self.functions[type(image_llm)], model)
 
     def _with_inputs_of(self, image_llm: nn.Module) -> Callable:
-        of_wrapper = signature(self.function)
-        names = dict.fromkeys([*self.inputs, *signature(image_llm.forward).parameters])
+        of_wrapper, of_image_llm = signature(self.function), signature(image_llm.forward).parameters
+        names = dict.fromkeys([*self.inputs, *of_image_llm])
         # Videos never reach the image-LLM's own inputs for them.
         added = [
             Parameter(name, Parameter.KEYWORD_ONLY, default=None)
@@ -47,6 +47,8 @@ class ForwardOfWrapper:
             if name in self.inputs or not (name in of_wrapper.parameters or "video" in name or name in _VARIADIC)
         ]
         *parameters, rest = of_wrapper.parameters.values()
+        if "kwargs" in of_image_llm:
+            rest = of_image_llm["kwargs"]  # its annotation names further arguments, such as output_attentions
         copied = FunctionType(
             self.function.__code__,
             self.function.__globals__,

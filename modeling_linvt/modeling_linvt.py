@@ -21,7 +21,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from linvt.assisted_decoding import embedded_as, is_assisted
+from linvt.assisted_decoding import embedded_as, reads_prompt_again
 from linvt.backbone import LinVTBackbone
 from linvt.checkpoints.adapter_folder import base_of_adapter
 from linvt.checkpoints.light_checkpoint import load_light
@@ -67,6 +67,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _keys_to_ignore_on_load_missing = ["contrast.logit_scale"]  # only training has a use for it
+    _tied_weights_keys = {}  # those of the image-LLM; PEFT looks for them where the outer class has such a dict
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -322,7 +323,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         llm_inputs, _ = self.get_llm_inputs(input_ids=prompt, **kwargs)
         llm_inputs.pop("input_ids", None)
         by_ids = "inputs_embeds" not in signature(self.image_llm.prepare_inputs_for_generation).parameters
-        with self.embedded_prompt(prompt, llm_inputs, by_ids=by_ids or is_assisted(defaults, kwargs)):
+        with self.embedded_prompt(prompt, llm_inputs, by_ids=by_ids or reads_prompt_again(defaults, kwargs)):
             # `input_ids` stay beside `inputs_embeds`: the output starts with the prompt, and penalties see it.
             llm_inputs.pop("input_ids", None)
             return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)

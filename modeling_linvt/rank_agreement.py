@@ -86,7 +86,7 @@ def blank_video_tokens(model: PreTrainedModel) -> torch.Tensor:
     """Runs the video tokenizer on a blank video."""
     blank = model.video_tokenizer.blank_video(model.contrast.logit_scale.device, model.dtype)
     # By position: around a module that learns beside LoRA, PEFT before 0.20 puts one that takes no names alone.
-    return model.video_tokenizer(*blank).video_tokens
+    return model.video_tokenizer(*blank, return_dict=True).video_tokens
 
 
 def blank_image_tokens(model: PreTrainedModel) -> torch.Tensor:

@@ -127,6 +127,7 @@ class VideoEncodingMixin:
                     embeds,
                     mask,
                     output_token_weights=output_token_weights,
+                    return_dict=True,  # whatever its own configuration says
                 )
             )
             order += group

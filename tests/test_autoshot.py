@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import AutoModel
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.conversion.convert_autoshot import convert_autoshot_checkpoint, convert_autoshot_state_dict
@@ -231,6 +232,22 @@ def test_bfloat16_trunk_with_float32_head_is_close(model, tmp_path):
         actual = model.shot_probabilities(clip)
     assert actual.dtype == torch.float32
     assert 0 < (actual - expected).abs().max() < 0.03
+
+
+def test_what_decides_is_float32_however_the_model_is_made(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    loaded = AutoShotModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    fresh = AutoModel.from_config(tiny.config, dtype=torch.bfloat16)
+    found, expected = ({name: p.dtype for name, p in each.named_parameters()} for each in (fresh, loaded))
+    assert found == expected and {torch.bfloat16, torch.float32} <= set(found.values())
+
+
+def test_tuples_on_demand(tiny, tiny_clip):
+    frames = torch.tensor(tiny_clip[None, :10])
+    expected, given = tiny(frames), tiny(frames, return_dict=False)
+    tiny.config.return_dict = False
+    for found in (given, tiny(frames)):
+        assert isinstance(found, tuple) and all(map(torch.equal, found, expected.to_tuple()))
 
 
 @pytest.mark.gpu

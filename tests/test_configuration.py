@@ -2,6 +2,7 @@ import copy
 import json
 
 import pytest
+from tiny_families import FAMILIES
 from transformers import AutoConfig, BertConfig, LlavaConfig
 
 from linvt import AutoShotConfig, LinVTConfig, LinVTVideoConfig, RedVillmVideoConfig
@@ -37,6 +38,30 @@ def test_wrapping_leaves_the_configuration_of_a_live_image_llm_alone():
     LinVTConfig(image_llm_config=live)
     after = [live._attn_implementation, live.text_config._attn_implementation, live.vision_config._attn_implementation]
     assert before == after == ["sdpa", "eager", "sdpa"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_trainers_read_is_that_of_the_llm(make_linvt, family):
+    model, _ = make_linvt(family)
+    config, words = model.config, model.get_input_embeddings()
+    assert config.text_config is config.get_text_config()
+    assert (config.vocab_size, config.hidden_size) == tuple(words.weight.shape)
+    assert config.num_hidden_layers == len(model.get_decoder().layers)
+    attention = model.get_decoder().layers[0].self_attn
+    assert (
+        attention.k_proj.out_features * config.num_attention_heads == config.num_key_value_heads * config.hidden_size
+    )
+    assert config.max_position_embeddings == 4096
+    number = config.vocab_size
+    model.resize_token_embeddings(number + 3)
+    assert config.vocab_size == number + 3 == LinVTConfig.from_dict(config.to_dict()).vocab_size
+    config.max_position_embeddings = 8192
+    assert (
+        config.text_config.max_position_embeddings
+        == 8192
+        == config.to_dict()["image_llm_config"]["text_config"]["max_position_embeddings"]
+    )
+    assert "max_position_embeddings" not in config.to_dict()  # there is one place that says it
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,32 @@ def test_encoder_and_decoder_are_the_image_llms(make_linvt, family):
     model, _ = make_linvt(family)
     for part in (model.get_decoder(), model.get_encoder("image"), model.get_output_embeddings()):
         assert any(module is part for module in model.image_llm.modules()) and part is not model.image_llm
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+def test_parts_that_return_tuples_return_them_to_users_alone(make_linvt, family):
+    model, processor = make_linvt(family)
+    inputs = inputs_of(processor, [video(4), text("What?")])
+    expected = model(**inputs).logits
+    frames = dict.fromkeys(("video_num_frames", "video_milliseconds", "pixel_values_videos"))
+    features = model.get_video_features(**{name: inputs[name] for name in frames})
+    model.video_tokenizer.config.return_dict = False
+    assert torch.equal(model(**inputs).logits, expected)
+    again = model.get_video_features(**{name: inputs[name] for name in frames})
+    assert torch.equal(again.pooler_output, features.pooler_output)
+    blank = model.video_tokenizer.blank_video(torch.device("cpu"), torch.float32)
+    video_tokens, _ = model.video_tokenizer(*blank)
+    assert torch.equal(video_tokens, model.video_tokenizer(*blank, return_dict=True).video_tokens)
+
+
+@pytest.mark.parametrize("family", ["internvl", "qwen2_vl"])  # the CLIP of LLaVA has weights that it does not use
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_whatever_asks_for_a_gradient_gets_one(make_linvt, family, checkpointing):
+    """Else data parallel training with gradient checkpointing would wait for it, whichever trainer it is."""
+    model, processor = make_linvt(family)
+    model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    inputs = inputs_of(processor, [video(4), text("What?"), PICTURE])
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]

@@ -369,6 +369,21 @@ def test_going_on_from_the_cache_keeps_the_positions_of_images(make_linvt):
 
 
 @each_family
+def test_a_cache_is_kept_only_if_asked_for(make_linvt, ask, family):
+    """`generate` of Transformers keeps one in any case where it is given embeddings."""
+    model, processor = make_linvt(family)
+    inputs = ask(processor, random_video(6), "What is it?")
+    settings = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2, "num_return_sequences": 2}
+    settings |= {"return_dict_in_generate": True, "output_hidden_states": True, "output_scores": True}
+    length = inputs["input_ids"].shape[1]
+    found = {cache: model.generate(**inputs, **settings, use_cache=cache) for cache in (True, False)}
+    assert torch.equal(found[True].sequences, found[False].sequences)
+    torch.testing.assert_close(found[True].sequences_scores, found[False].sequences_scores, rtol=1e-4, atol=1e-4)
+    steps = {cache: [states[-1].shape[1] for states in output.hidden_states] for cache, output in found.items()}
+    assert steps == {True: [length, 1, 1, 1], False: [length, length + 1, length + 2, length + 3]}
+
+
+@each_family
 def test_decoding_modes(make_linvt, ask, family):
     model, processor = make_linvt(family)
     inputs = ask(processor, random_video(6), "What is it?")

@@ -13,7 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from linvt.assisted_decoding import embedded_as, is_assisted
+from linvt.assisted_decoding import embedded_as, reads_prompt_again
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
 from linvt.ports.xgen_mm_perceiver import XGenMMPerceiver
 from linvt.ports.xgen_mm_prompts import image_prompts
@@ -254,7 +254,7 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if pixel_values is None:
             return super().generate(prompt, generation_config=generation_config, **kwargs)
         embeds = self.embed_prompt(prompt, kwargs.get("attention_mask"), pixel_values, image_sizes, crop_grids)
-        if is_assisted(generation_config or self.generation_config, kwargs):
+        if reads_prompt_again(generation_config or self.generation_config, kwargs):
             with embedded_as(self.get_input_embeddings(), prompt, embeds, prompt != self.config.image_token_id):
                 return super().generate(prompt, generation_config=generation_config, **kwargs)
         return super().generate(prompt, generation_config=generation_config, inputs_embeds=embeds, **kwargs)

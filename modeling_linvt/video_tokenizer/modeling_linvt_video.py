@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
@@ -79,6 +79,7 @@ class LinVTVideoModel(PreTrainedModel):
         elif isinstance(module, InstructionEncoder):
             init.normal_(module.no_text, std=self.config.initializer_range)
 
+    @can_return_tuple
     def forward(
         self,
         frame_tokens: torch.Tensor,

@@ -10,6 +10,7 @@ Section and table numbers are those of "From Image to Video, what do we need in 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import can_return_tuple
 
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.image_llms.family_table import projector_family
@@ -57,6 +58,7 @@ class RedVillmVideoModel(PreTrainedModel):
         if self.temporal_module is not None and config.temporal_module_init == "projector":
             _copy_weights(family.projector(), self.temporal_module)
 
+    @can_return_tuple
     def forward(
         self,
         frame_features: torch.Tensor,

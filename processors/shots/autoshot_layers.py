@@ -54,7 +54,7 @@ class AutoShotLayer(nn.Module):
             )
             for branch, width in enumerate(widths)
         )
-        self.batch_norm = nn.BatchNorm2d(out_channels, eps=batch_norm_eps)
+        self.batch_norm = nn.BatchNorm2d(out_channels, eps=batch_norm_eps, dtype=torch.float32)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`(batch, frames, height, width, in_channels)` to the same with `out_channels`."""

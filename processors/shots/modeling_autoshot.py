@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_inference import OverlappingStage
@@ -46,7 +46,7 @@ class AutoShotColorHistogram(nn.Module):
 
     def __init__(self, config: AutoShotConfig):
         super().__init__()
-        self.band_projection = nn.Linear(config.lookup_frames, config.similarity_channels)
+        self.band_projection = nn.Linear(config.lookup_frames, config.similarity_channels, dtype=torch.float32)
 
     def forward(self, frames: torch.Tensor, outputs: slice) -> torch.Tensor:
         """`(batch, frames, height, width, 3)`, uint8, to float32 `(batch, kept frames, similarity_channels)`."""
@@ -65,8 +65,10 @@ class AutoShotFrameSimilarity(nn.Module):
 
     def __init__(self, config: AutoShotConfig):
         super().__init__()
-        self.feature_projection = nn.Linear(sum(config.stage_channels), config.similarity_channels)
-        self.band_projection = nn.Linear(config.lookup_frames, config.similarity_channels)
+        self.feature_projection = nn.Linear(
+            sum(config.stage_channels), config.similarity_channels, dtype=torch.float32
+        )
+        self.band_projection = nn.Linear(config.lookup_frames, config.similarity_channels, dtype=torch.float32)
 
     def forward(self, stage_means: list[torch.Tensor], outputs: slice) -> torch.Tensor:
         """Float32 `(batch, frames, channels)` of each stage to `(batch, kept frames, similarity_channels)`."""
@@ -145,12 +147,15 @@ class AutoShotModel(AutoShotPreTrainedModel):
         self.color_histogram = AutoShotColorHistogram(config)
         self.frame_similarity = AutoShotFrameSimilarity(config)
         trunk_channels = (config.frame_height // 8) * (config.frame_width // 8) * config.stage_channels[-1]
-        self.hidden_layer = nn.Linear(2 * config.similarity_channels + trunk_channels, config.hidden_size)
+        self.hidden_layer = nn.Linear(
+            2 * config.similarity_channels + trunk_channels, config.hidden_size, dtype=torch.float32
+        )
         self.dropout = nn.Dropout(config.dropout)
-        self.one_hot_classifier = nn.Linear(config.hidden_size, 1)
-        self.many_hot_classifier = nn.Linear(config.hidden_size, 1)
+        self.one_hot_classifier = nn.Linear(config.hidden_size, 1, dtype=torch.float32)
+        self.many_hot_classifier = nn.Linear(config.hidden_size, 1, dtype=torch.float32)
         self.post_init()
 
+    @can_return_tuple
     def forward(self, frames: torch.Tensor, outputs: slice = slice(None)) -> AutoShotOutput:
         r"""
         Logits of windows of frames, in training as in inference.
