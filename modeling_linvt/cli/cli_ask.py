@@ -1,19 +1,19 @@
 """Answers a question about a video: the command `linvt ask`."""
 
 import argparse
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linvt_cli.cli_checks import check_folder, check_video
 from linvt_cli.cli_output import about_video, add_json_option, describe_video, table
-from linvt_cli.cli_progress import Progress
 
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+    from linvt.progress import Progress
 
 SMALL_MODEL = Path(find_spec("linvt").origin).with_name("small_world_model")  # found without importing linvt
 SMALL_MODEL_NOTE = "no --model given, so the small model of the package answers, which knows coloured shapes only"
@@ -51,6 +51,7 @@ def ask(options: argparse.Namespace) -> dict:
 
     from linvt.hub.export import load_whole
     from linvt.processors.processing_linvt import LinVTProcessor
+    from linvt.progress import Progress
 
     name = SMALL_MODEL if options.model is None else options.model
     model = load_whole(name, dtype="auto", device_map=_device(options.device))
@@ -60,14 +61,15 @@ def ask(options: argparse.Namespace) -> dict:
     settings = {name: value for name, value in settings.items() if value is not None}
     if options.autoshot is not None or options.uniform:
         settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
-    with Progress("reading", options, hint=None if options.uniform else UNIFORM_HINT) as on_progress:
+    hint = None if options.uniform else UNIFORM_HINT
+    with Progress("reading", hidden=options.json, hint=hint) as progress:
         inputs = processor.apply_chat_template(
             [{"role": "user", "content": content}],
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
-            processor_kwargs={"return_metadata": True, "on_progress": on_progress, **settings},
+            processor_kwargs={"return_metadata": True, "on_progress": progress.reach, **settings},
         )
     [video] = inputs.pop("video_metadata")
     inputs = inputs.to(model.device)
@@ -75,10 +77,9 @@ def ask(options: argparse.Namespace) -> dict:
     with torch.no_grad():
         frame_tokens, grid = model.encode_video(inputs.pop("pixel_values_videos"), inputs["video_shot_ids"])
     inputs |= {"video_frame_tokens": frame_tokens, "video_token_grid": torch.tensor([grid])}
-    with Progress("answering", options) as on_progress:
-        streamer = _GenerationProgress(on_progress, options.max_new_tokens)
+    with Progress("answering", options.max_new_tokens, hidden=options.json) as progress:
         limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}
-        output = model.generate(**inputs, **limits, streamer=streamer)
+        output = model.generate(**inputs, **limits, streamer=_GenerationProgress(progress))
     prompt_tokens = inputs["input_ids"].shape[1]
     return {
         "video": about_video(options.video, video),
@@ -120,14 +121,15 @@ def _times(frames: list[dict]) -> str:
 
 
 class _GenerationProgress:
-    """Reports generated tokens as a fraction of `max_new_tokens`; a streamer, in the sense of `generate`."""
+    """Reports generated tokens; a streamer, in the sense of `generate`."""
 
-    def __init__(self, on_progress: Callable[[float], None], max_new_tokens: int):
-        self.on_progress, self.max_new_tokens, self.written = on_progress, max_new_tokens, -1  # first comes the prompt
+    def __init__(self, progress: "Progress"):
+        self.progress, self.has_prompt = progress, False
 
     def put(self, value: "torch.Tensor") -> None:
-        self.written += 1
-        self.on_progress(self.written / self.max_new_tokens)
+        if self.has_prompt:
+            self.progress.advance()
+        self.has_prompt = True  # comes first, as a whole
 
     def end(self) -> None:
         pass
