@@ -18,7 +18,7 @@ from transformers.video_utils import is_valid_video_frame
 
 class VideoPrompt(Chat):
     """
-    A conversation for the model.
+    Holds a conversation for the model.
 
     Args:
         messages (`list[dict]`): Its messages.
@@ -32,7 +32,7 @@ class VideoPrompt(Chat):
 
 class VideoPrompts(Dataset):
     """
-    Prompts of inputs that are found by number, which dataloader workers can share out.
+    Makes prompts of inputs that are found by number, which dataloader workers can share.
 
     Args:
         inputs: Videos; or, without questions, conversations and pairs of a video and a question.

@@ -1,6 +1,6 @@
 """`pipeline("video-text-to-text")`: videos and questions in, text out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any
 
@@ -41,7 +41,7 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
     ```
     """
 
-    def _sanitize_parameters(self, generate_kwargs: dict | None = None, **kwargs):
+    def _sanitize_parameters(self, generate_kwargs: dict | None = None, **kwargs) -> tuple[dict, dict, dict]:
         generate_kwargs = dict(generate_kwargs or {})
         for name in _GENERATION_NAMES & kwargs.keys():
             if name in generate_kwargs:
@@ -61,8 +61,12 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
             postprocess.pop("return_type", None)  # its default depends on the form of the input
         return preprocess, forward, postprocess
 
-    def __call__(self, videos: Any = None, text: Any = None, **kwargs: Any):
+    def __call__(
+        self, videos: Any = None, text: Any = None, **kwargs: Any
+    ) -> list[dict[str, Any]] | Iterable[list[dict[str, Any]]]:
         """
+        Answers a question about a video, or one about each of several.
+
         Args:
             videos: A video (path, URL, bytes, frames as an array, a tensor or a list of pictures), or several, which
                 are asked one by one: a list, an array of names, a column of a data set, a `Series`, a `KeyDataset`, a
@@ -89,10 +93,8 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
         answers = super().__call__(text=prompts, **kwargs)
         return answers if isinstance(prompts, VideoPrompt) or is_streamed(videos, text) else list(answers)
 
-    def preprocess(self, inputs=None, **kwargs) -> dict:
-        """Reads one prompt; its model inputs are kept together, for [`_forward`] to make batches of them."""
-        if "padding_side" not in kwargs:
-            kwargs["processor_kwargs"] = {"padding_side": "left", **(kwargs.get("processor_kwargs") or {})}
+    def preprocess(self, inputs: VideoPrompt, **kwargs) -> dict[str, Any]:
+        """Reads one prompt. Its model inputs stay together, where the padding of pipelines does not reach them."""
         model_inputs = super().preprocess(inputs, **kwargs)
         return {"text": model_inputs.pop("text"), "model_inputs": model_inputs}
 
@@ -104,8 +106,8 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
         sequences = outputs["generated_sequence"]
         if not isinstance(sequences, torch.Tensor):
             raise ValueError("The pipeline returns texts or ids; for return_dict_in_generate call model.generate.")
-        # Several answers to a prompt stay together; Transformers before 5.2x leaves that out.
-        outputs["generated_sequence"] = sequences.view(len(inputs["input_ids"]), -1, sequences.shape[-1])
+        # Keeps several answers to one prompt together, which Transformers 5.17 does not.
+        outputs["generated_sequence"] = sequences.reshape(len(inputs["input_ids"]), -1, sequences.shape[-1])
         return outputs
 
     def _batch(self, prompts: list[Mapping[str, Any]]) -> dict[str, Any]:

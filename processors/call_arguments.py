@@ -36,6 +36,8 @@ class LinVTProcessorKwargs(ProcessingKwargs, total=False):
 @dataclass(frozen=True)
 class CallArguments:
     """
+    Holds the arguments of a call whose prompts have videos.
+
     Args:
         text (`dict`), images (`dict`), videos (`dict`): Those of the tokenizer, the image and the video processor.
         return_tensors (`str`, *optional*): The kind of tensors to return.
@@ -51,6 +53,8 @@ class CallArguments:
 
 class ArgumentSorter:
     """
+    Sorts the arguments of the processor around an image-LLM's.
+
     Args:
         image_llm_processor (`ProcessorMixin`): The processor of the image-LLM, whose arguments and defaults hold for
             prompts with videos too.
@@ -92,13 +96,13 @@ class ArgumentSorter:
             groups[name] |= {key: value for key, value in single.items() if key in known}
         impossible = [name for name in _NOT_WITH_VIDEOS if groups["text_kwargs"].get(name)]
         if impossible:
-            raise ValueError(f"{', '.join(impossible)} cannot be had for prompts with videos; leave it out.")
+            raise ValueError(f"{', '.join(impossible)} cannot be used in prompts with videos; leave it out.")
         kinds = [group.pop("return_tensors") for group in groups.values() if "return_tensors" in group]
         if any(kind != kinds[0] for kind in kinds):
             raise ValueError(f"return_tensors is given as {' and as '.join(map(repr, kinds))}; give one kind for all.")
         text = {**self._text_defaults(), **groups["text_kwargs"]}
         default_kind = text.pop("return_tensors", None)
-        text.pop("return_mm_token_type_ids", None)  # the model cannot do without
+        text.pop("return_mm_token_type_ids", None)  # the model always needs them for videos
         return CallArguments(
             images=groups["images_kwargs"],
             videos=groups["videos_kwargs"],
@@ -121,11 +125,11 @@ class ArgumentSorter:
             name: group for name, group in groups.items() if group
         }
 
-    def of_chat(
+    def split_chat(
         self, template: str, kwargs: Mapping[str, Any], processor_kwargs: Mapping[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """
-        Tells variables of a chat template from arguments of the processor, as Transformers does: by the template.
+        Splits arguments into variables, which are what the chat template reads, and arguments of the processor.
 
         Args:
             template (`str`): The chat template.
@@ -150,9 +154,11 @@ class ArgumentSorter:
     def _text_defaults(self) -> dict[str, Any]:
         """Defaults of the image-LLM's processor and, above them, what its tokenizer was loaded with."""
         tokenizer = self._processor.tokenizer
+        # Processors have their defaults as an attribute or, as all did in Transformers 5.17, in `_defaults`.
+        before = getattr(self._processor.valid_processor_kwargs, "_defaults", {})
         defaults = {
-            **getattr(self._processor, "text_kwargs", {}),  # where processors have them now,
-            **self._processor.valid_processor_kwargs._defaults.get("text_kwargs", {}),  # and where they had them
+            **getattr(self._processor, "text_kwargs", {}),
+            **before.get("text_kwargs", {}),
             **{name: getattr(tokenizer, name, value) for name, value in tokenizer.init_kwargs.items()},
         }
         return {name: value for name, value in defaults.items() if name in self._groups["text_kwargs"]}

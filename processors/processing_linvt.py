@@ -119,7 +119,7 @@ class LinVTProcessor(ProcessorMixin):
             images: Images, as the image-LLM's processor takes them.
             text (`str` or `list[str]`): Prompts, with `image_token` and `video_token` where images and videos stand.
             videos: Videos of all prompts in their order; see [`LinVTVideoProcessor.preprocess`].
-            audio: `None`; pipelines of Transformers say so.
+            audio: `None`, which pipelines of Transformers pass; an audio is refused.
             kwargs: Arguments of the tokenizer, the image processor and the video processor, by themselves or in
                 `text_kwargs`, `images_kwargs` and `videos_kwargs`. Which there are depends on the image-LLM.
 
@@ -133,7 +133,7 @@ class LinVTProcessor(ProcessorMixin):
             `ValueError`: If one is given twice, if a prompt has more or fewer places than videos, or for an `audio`.
         """
         if audio is not None:
-            raise ValueError("An audio was given, but LinVT hears nothing; leave audio out.")
+            raise ValueError("LinVT takes no audio; leave it out, or give audio=None.")
         if text is not None and not isinstance(text, list):
             text = [text] if isinstance(text, str) else list(text)
         num_videos = sum(prompt.count(self.video_token) for prompt in text or [])
@@ -178,8 +178,8 @@ class LinVTProcessor(ProcessorMixin):
         Args:
             processor_kwargs (`dict`, *optional*): Arguments of [`~LinVTProcessor.__call__`], such as `num_frames`.
             kwargs: Variables of the template, the other arguments of `ProcessorMixin.apply_chat_template`, such as
-                `tools` and `add_generation_prompt`, and those of `processor_kwargs` by themselves. As LinVT hears
-                nothing, `load_audio_from_video` has no effect.
+                `tools` and `add_generation_prompt`, and those of `processor_kwargs` by themselves.
+                `load_audio_from_video` has no effect, since LinVT takes no audio.
 
         Raises:
             `TypeError`: If an argument is known to neither the template nor the processor.
@@ -192,7 +192,7 @@ class LinVTProcessor(ProcessorMixin):
             chats = [chat_visuals(messages) for messages in conversations]
         if return_tensors not in (None, "auto"):
             kwargs["return_tensors"] = return_tensors
-        variables, arguments = self._argument_sorter.of_chat(template, kwargs, processor_kwargs)
+        variables, arguments = self._argument_sorter.split_chat(template, kwargs, processor_kwargs)
         if not any("video" in chat.kinds for chat in chats):
             arguments = self._argument_sorter.without_videos(arguments)
             if "return_tensors" in arguments:
@@ -208,11 +208,11 @@ class LinVTProcessor(ProcessorMixin):
             )
         variables.pop("load_audio_from_video", None)
         if variables.pop("sanitize_control_tokens", False):
-            raise ValueError("sanitize_control_tokens cannot be had for a chat with videos; leave it out.")
+            raise ValueError("sanitize_control_tokens cannot be used in a chat with videos; leave it out.")
         if variables.get("continue_final_message"):
             if variables.get("add_generation_prompt") or return_assistant_tokens_mask:
                 raise ValueError(
-                    "continue_final_message cannot be had with add_generation_prompt or return_assistant_tokens_mask."
+                    "continue_final_message cannot be used with add_generation_prompt or return_assistant_tokens_mask."
                 )
         rendered, answers = self.render_chats(
             template,

@@ -65,9 +65,11 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     def __init__(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> None:
         """
+        Makes a processor with other settings than the attributes of the class.
+
         Args:
-            kwargs: Settings in place of the attributes of the class. `fps` takes the place of `num_frames`, and with
-                `num_frames=None` alone all frames of a video are taken.
+            kwargs: The settings. `fps` takes the place of `num_frames`; with `num_frames=None` and no `fps` all frames
+                of a video are taken.
 
         Raises:
             `TypeError` or `ValueError`: As [`check_video_settings`] and [`frame_size`] do.

@@ -382,10 +382,10 @@ def test_nothing_is_asked_and_nothing_answered(asked):
 
 
 @each_family
-def test_answers_do_not_depend_on_the_batch(make_linvt, family):
+def test_answers_do_not_depend_on_the_batch(make_linvt, family, monkeypatch):
     """Chats with a video, an image, both and neither, of many lengths; the tokenizer pads on the right."""
     model, processor = make_linvt(family)
-    processor.tokenizer.padding_side = "right"
+    monkeypatch.setattr(processor.tokenizer, "padding_side", "right")
     pipe = pipeline("video-text-to-text", model=model, processor=processor, return_tensors=True, **ANSWER)
     picture = {"type": "image", "image": Image.fromarray(random_video(1, height=56, width=56)[0])}
     chats = [
@@ -403,9 +403,9 @@ def test_answers_do_not_depend_on_the_batch(make_linvt, family):
         assert [records[0]["generated_token_ids"][-6:].tolist() for records in together] == alone
 
 
-def test_padding_that_is_asked_for_is_on_the_left_too(make_linvt):
+def test_padding_that_is_asked_for_is_on_the_left_too(make_linvt, monkeypatch):
     model, processor = make_linvt("internvl")
-    processor.tokenizer.padding_side = "right"
+    monkeypatch.setattr(processor.tokenizer, "padding_side", "right")
     pipe = pipeline("video-text-to-text", model=model, processor=processor, **ANSWER)
     expected = pipe(random_video(4), text="Who?")
     padding = {"padding": "max_length", "max_length": 120}
