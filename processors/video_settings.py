@@ -64,7 +64,7 @@ def check_video_settings(settings: Mapping[str, Any]) -> None:
     for name in _SETTLED.keys() & given.keys():
         value, reason = _SETTLED[name]
         if given[name] != value:
-            raise ValueError(f"{name} is {given[name]!r}, but it can only be {value!r}: {reason}.")
+            raise ValueError(f"{name} is {given[name]!r}, which cannot be chosen here: {reason}.")
     if "num_frames" in given and "fps" in given:
         raise ValueError(
             f"num_frames is {given['num_frames']} and fps is {given['fps']}; give one of them, the number of frames "

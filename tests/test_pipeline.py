@@ -477,3 +477,14 @@ def test_the_other_pipelines_keep_working(image_llm, saved, family):
         text=user_turn(random_video(4), "What is it?"), max_new_tokens=6, generate_kwargs={"do_sample": False}
     )
     assert videos[0]["generated_text"][-1]["role"] == "assistant"
+
+
+@each_family
+def test_any_to_any_takes_a_rendered_prompt_and_its_videos(make_linvt, family):
+    """It also passes images and audio, which are `None`."""
+    model, processor = make_linvt(family)
+    frames = random_video(6)
+    prompt = processor.apply_chat_template(user_turn(frames, "What is it?"), add_generation_prompt=True)
+    pipe = pipeline("any-to-any", model=model, processor=processor, **ANSWER)
+    (record,) = pipe(text=prompt, videos=frames, return_full_text=False)
+    assert record["generated_text"] == expected_answer(make_linvt, family, frames, "What is it?")
