@@ -188,7 +188,8 @@ def _spread(
     single = dict(kwargs)
     groups = {name: dict(single.pop(name, None) or {}) for name in known}
     common = single.pop("common_kwargs", None) or {}
-    _refuse_twice(single.keys() & common.keys())
+    # The same value for all parts and by itself is one, as Transformers takes it.
+    _refuse_twice(name for name in single.keys() & common.keys() if single[name] != common[name])
     single |= common
     _refuse_unknown(single, set(known_alone).union(*known.values()))
     for name, group in groups.items():

@@ -113,15 +113,15 @@ class LinVTProcessor(ProcessorMixin):
         parts = {attribute: getattr(self, attribute) for attribute in processor_class.get_attributes()}
         return processor_class(**parts, chat_template=self.chat_template, **settings)
 
-    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs: Any) -> BatchFeature:
+    def __call__(self, images=None, text=None, videos=None, **kwargs: Any) -> BatchFeature:
         """
         Args:
             images: Images, as the image-LLM's processor takes them.
             text (`str` or `list[str]`): Prompts, with `image_token` and `video_token` where images and videos stand.
             videos: Videos of all prompts in their order; see [`LinVTVideoProcessor.preprocess`].
-            audio: `None`, which pipelines of Transformers pass; an audio is refused.
             kwargs: Arguments of the tokenizer, the image processor and the video processor, by themselves or in
-                `text_kwargs`, `images_kwargs` and `videos_kwargs`. Which there are depends on the image-LLM.
+                `text_kwargs`, `images_kwargs` and `videos_kwargs`. Which there are depends on the image-LLM. `audio`
+                can only be `None`, as pipelines of Transformers give it.
 
         Returns:
             `BatchFeature`: What the image-LLM's processor returns. With videos also what [`LinVTVideoProcessor`]
@@ -132,7 +132,7 @@ class LinVTProcessor(ProcessorMixin):
             `TypeError`: If an argument is unknown.
             `ValueError`: If one is given twice, if a prompt has more or fewer places than videos, or for an `audio`.
         """
-        if audio is not None:
+        if kwargs.pop("audio", None) is not None:
             raise ValueError("LinVT takes no audio; leave it out, or give audio=None.")
         if text is not None and not isinstance(text, list):
             text = [text] if isinstance(text, str) else list(text)

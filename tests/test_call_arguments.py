@@ -47,6 +47,14 @@ def test_an_argument_given_twice_is_an_error(make_linvt, chat, name, kwargs):
         processor(text=prompt, videos=videos, **kwargs)
 
 
+def test_the_same_value_for_all_parts_and_by_itself_is_one(make_linvt, chat):
+    _, processor = make_linvt("llava")
+    prompt = processor.apply_chat_template(chat)
+    videos = [random_video(6)] if processor.video_token in prompt else None
+    inputs = processor(text=prompt, videos=videos, return_tensors="pt", common_kwargs={"return_tensors": "pt"})
+    assert all(isinstance(value, torch.Tensor) for value in inputs.values())
+
+
 def test_an_argument_given_beside_processor_kwargs_and_in_them_is_an_error(make_linvt, chat):
     _, processor = make_linvt("llava")
     with pytest.raises(ValueError, match="^padding_side is given twice"):

@@ -18,7 +18,6 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from linvt import LinVTConfig, LinVTForConditionalGeneration
 from linvt.video_inputs import VideoInputs
@@ -47,9 +46,6 @@ VIDEO_TOKENIZER = {
 }
 NUM_VISUAL_TOKENS = sum(VIDEO_TOKENIZER["num_queries"])
 NUM_FRAMES = 3
-
-# The mixins know what kind of model a class is by these names.
-MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES["linvt"] = LinVTForConditionalGeneration.__name__
 
 
 class ImageLLMTester:
