@@ -15,7 +15,8 @@ import transformers
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent / name) for name in ("tests", "examples")]
 
-from conformance import MODEL_TYPES, conform, reason_of_refusal, refusal_row  # noqa: E402
+from conformance import MODEL_TYPES, reason_of_refusal  # noqa: E402
+from conformance_table import conform, refusal_row  # noqa: E402
 
 
 MARK = "<!-- written by docs/image_llm_table.py -->\n"
@@ -30,7 +31,7 @@ def main() -> None:
             rows.append(refusal_row(model_type))
         else:
             with tempfile.TemporaryDirectory() as folder:
-                rows.append(conform(model_type, folder))
+                rows.append(conform(model_type, Path(folder)))
         print(rows[-1], flush=True)
     supported = sum("| no |" not in row for row in rows)
     page.write_text(
@@ -38,11 +39,13 @@ def main() -> None:
         f"`linvt.ports`, {supported} of {len(rows)} are supported. Each of these keeps the contracts of "
         "[design.md](design.md) on a tiny random model (`tests/test_conformance.py`): frames become what the "
         "image-LLM makes of pictures; images and text stay bit for bit, and beside a video images are read as without "
-        "it; generation with the cache equals that without; saving; a step of both stages. The others are refused, "
-        "with the reason given. An older Transformers lacks the youngest of them; where it has a model that cannot be "
-        "wrapped there, the table names the version that is needed, as does the error.\n\n"
-        "| model type | class | wrapped | why not, or the linear layers of the language model for LoRA |\n"
-        "|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        "it; generation with the cache equals that without; saving; a step of both stages. A chat with a video and an "
+        "image goes through its own processor classes: frames become what they make of pictures, and a video is "
+        "written into the prompt as an image is. The others are refused, with the reason given. An older Transformers "
+        "lacks the youngest of them; where it has a model that cannot be wrapped there, the table names the version "
+        "that is needed, as does the error.\n\n"
+        "| model type | class | wrapped | frame by default | why not, or the linear layers for LoRA |\n"
+        "|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 

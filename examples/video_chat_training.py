@@ -43,6 +43,9 @@ class DataArguments:
             "help": "The processor's by default. uniform is much faster than autoshot, which sees every frame.",
         },
     )
+    frame_size: list[int] | None = field(
+        default=None, metadata={"help": "Height and width of frames in pixels; the processor's by default."}
+    )
     max_tokens: int | None = field(default=None, metadata={"help": "Rows with more tokens are bad."})
     max_video_seconds: float | None = field(default=None, metadata={"help": "Rows with longer videos are bad."})
     frame_token_cache: str | None = field(
@@ -95,6 +98,8 @@ def check_settings(arguments: DataArguments, config: SFTConfig) -> None:
             f"push_to_hub is set, but the trainer would push before {config.output_dir} is whole, without what the "
             f"model card tells, or of stage 2 the adapter alone. Leave it out; then `linvt push {config.output_dir}`."
         )
+    if arguments.frame_size is not None and len(arguments.frame_size) != 2:
+        raise ValueError(f"frame_size is {arguments.frame_size}; give height and width of frames in pixels.")
     VideoSFTTrainer.check_settings(config, arguments.contrastive_weight)
     for callback in get_reporting_integration_callbacks(config.report_to):
         callback()  # raises an error where its library is missing, as it would for the trainer
@@ -116,12 +121,12 @@ def load_model_and_processor(
         made = ", ".join(f"{key} {value}" for key, value in own_settings(model.config.video_tokenizer_config).items())
         num_parameters = model.video_tokenizer.num_parameters()
         PartialState().print(f"Fresh video tokenizer of {num_parameters / 1e6:.1f} M parameters: {made}.")
-        processor = LinVTProcessor.from_image_llm_processor(
-            AutoProcessor.from_pretrained(name), num_video_tokens=model.config.num_video_tokens
-        )
+        processor = LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained(name), model=model)
     for setting in ("num_frames", "shot_detection"):
         if getattr(arguments, setting) is not None:
             setattr(processor.video_processor, setting, getattr(arguments, setting))
+    if arguments.frame_size is not None:
+        processor.video_processor.size = dict(zip(("height", "width"), arguments.frame_size, strict=True))
     processor.video_processor.frame_options()  # raises an error for settings of a --config file that cannot work
     return model, processor
 

@@ -53,7 +53,7 @@ class LLMInputsMixin(VideoEncodingMixin):
         is_image = (input_ids == self.family.image_token_id()) & ~is_video
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
         # What stands for an image or a video is replaced below; its id may lie outside the vocabulary.
-        replaced = is_video if self.family.fills_images else is_image | is_video
+        replaced = is_video if self.family.inserts_images_itself else is_image | is_video
         embeds = self.family.embed_words(input_ids.masked_fill(replaced, 0))
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = None
@@ -69,7 +69,7 @@ class LLMInputsMixin(VideoEncodingMixin):
         image_inputs = set()
         if num_image_tokens > 0:
             ranks.announce()
-            if not self.family.fills_images:
+            if not self.family.inserts_images_itself:
                 embeds = self._put_images(embeds, is_image, num_image_tokens, kwargs)
                 # The images are in the embeddings now; the image-LLM shall not look for them again.
                 image_inputs = self.family.image_input_names(kwargs)

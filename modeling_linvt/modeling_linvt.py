@@ -30,13 +30,8 @@ from linvt.configuration.configuration_linvt import LinVTConfig, LinVTVideoConfi
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
 from linvt.forward_signature import forward_with_inputs
-from linvt.image_llms.image_llm_loading import (
-    check_image_llm,
-    check_image_llm_config,
-    image_llm_source,
-    load_image_llm,
-    spare_video_tokenizer,
-)
+from linvt.image_llms.image_llm_loading import image_llm_source, load_image_llm, spare_video_tokenizer
+from linvt.image_llms.image_llm_support import check_image_llm, check_image_llm_config
 from linvt.llm_inputs import VIDEO, LLMInputsMixin
 from linvt.model_outputs import add_video_outputs
 from linvt.prompt_padding import pad_left
@@ -339,7 +334,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         Prepares a call of the image-LLM. Where it must be given ids, `inputs_embeds` give way to them, and its
         embedding layer gives these embeddings until the context ends.
         """
-        if "inputs_embeds" not in llm_inputs or not (by_ids or self.family.looks_up_ids):
+        if "inputs_embeds" not in llm_inputs or not (by_ids or self.family.needs_input_ids):
             return nullcontext()
         llm_inputs["input_ids"] = prompt
         is_word = prompt != self.family.image_token_id()

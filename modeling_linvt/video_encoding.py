@@ -26,6 +26,14 @@ class VideoEncodingMixin:
         """Returns how this image-LLM differs from others."""
         return image_llm_family(self.image_llm)
 
+    def frame_size(self) -> dict[str, int] | None:
+        """
+        Returns `height` and `width` in pixels that frames have by default; `None` where the configuration of the
+        image-LLM does not say, since only its image processor knows.
+        """
+        size = self.family.frame_size()
+        return None if size is None else {"height": size[0], "width": size[1]}
+
     @can_return_tuple
     def get_video_features(
         self,

@@ -6,25 +6,29 @@ presented the way the image-LLM presents one image, with `num_video_tokens` plac
 
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-import transformers
 from PIL import Image
-from transformers import BatchFeature
-from transformers.models.auto.processing_auto import processor_class_from_name
+from transformers import BatchFeature, PreTrainedConfig
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from linvt.processors.call_arguments import ArgumentSorter, CallArguments, LinVTProcessorKwargs
+from linvt.processors.image_llm_processor import build_image_llm_processor, place_of_images, settings_of
 from linvt.processors.prompts.chat_visuals import chat_visuals, may_name_video, read_conversations
 from linvt.processors.prompts.instruction_turns import TurnHeaders
+from linvt.processors.prompts.presented_image import PresentedImage, written_image
 from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
 from linvt.processors.video.video_sources import flatten_videos, resolve_video
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
 
-# Frame size in pixels for image-LLMs that take images of any size: 16 x 16 tokens of 28 pixels.
-FRAME_SIZES = {"Qwen2VLProcessor": {"height": 448, "width": 448}}
+class WrappedModel(Protocol):
+    """What a processor reads off the model that it is for."""
+
+    config: PreTrainedConfig
+
+    def frame_size(self) -> dict[str, int] | None: ...
 
 
 class LinVTProcessor(ProcessorMixin):
@@ -41,10 +45,12 @@ class LinVTProcessor(ProcessorMixin):
     Example:
 
     ```python
-    >>> from linvt import LinVTProcessor
+    >>> from linvt import LinVTForConditionalGeneration, LinVTProcessor
     >>> from transformers import AutoProcessor
 
-    >>> processor = LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained("llava-hf/llava-1.5-7b-hf"))
+    >>> name = "llava-hf/llava-1.5-7b-hf"
+    >>> model = LinVTForConditionalGeneration.from_image_llm(name)
+    >>> processor = LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained(name), model=model)
     ```
     """
 
@@ -62,9 +68,8 @@ class LinVTProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
         self.image_llm_processor = image_llm_processor
         self.num_video_tokens = num_video_tokens
-        self._processor = self._make_image_llm_processor()
-        self.image_token = self._processor.image_token
-        self.image_token_id = self._processor.image_token_id
+        self._processor = build_image_llm_processor(self, image_llm_processor)
+        self.image_token = place_of_images(self._processor)
         self.video_token = getattr(self._processor, "video_token", None) or "<video>"
         self._headers_of_template: dict[str, TurnHeaders] = {}
 
@@ -72,46 +77,45 @@ class LinVTProcessor(ProcessorMixin):
     def from_image_llm_processor(
         cls,
         image_llm_processor: ProcessorMixin,
-        num_video_tokens: int = 112,
+        num_video_tokens: int | None = None,
         frame_size: dict[str, int] | None = None,
+        *,
+        model: WrappedModel | None = None,
         **video_kwargs,
     ) -> "LinVTProcessor":
         """
+        Wraps the processor of an image-LLM.
+
         Args:
             image_llm_processor (`ProcessorMixin`): The processor of the image-LLM, with an image processor.
-            num_video_tokens (`int`, *optional*, defaults to 112): `config.num_video_tokens` of the model.
-            frame_size (`dict[str, int]`, *optional*): Height and width of a frame in pixels.
+            num_video_tokens (`int`, *optional*): Tokens of one video. By default those of `model`, or 112.
+            frame_size (`dict[str, int]`, *optional*): Height and width of a frame in pixels. By default what `model`
+                says, or else the image processor.
+            model ([`LinVTForConditionalGeneration`], *optional*): The model that the processor is for.
             video_kwargs: Settings of [`LinVTVideoProcessor`], such as `num_frames`.
+
+        Raises:
+            `ValueError`: If `model` has another `num_video_tokens`, if nothing says the size of a frame, or if the
+                processor has no token for the place of an image.
         """
-        name = type(image_llm_processor).__name__
+        if model is not None:
+            known = model.config.num_video_tokens
+            if num_video_tokens not in (None, known):
+                raise ValueError(
+                    f"num_video_tokens is {num_video_tokens}, but a video is {known} tokens in the model."
+                )
+            num_video_tokens, frame_size = known, frame_size or model.frame_size()
         video_processor = LinVTVideoProcessor.from_image_processor(
-            image_llm_processor.image_processor, frame_size or FRAME_SIZES.get(name), **video_kwargs
+            image_llm_processor.image_processor, frame_size, **video_kwargs
         )
-        settings = image_llm_processor.to_dict()
-        for attribute in image_llm_processor.get_attributes():
-            settings.pop(attribute, None)
         return cls(
             image_processor=image_llm_processor.image_processor,
             tokenizer=image_llm_processor.tokenizer,
             video_processor=video_processor,
-            image_llm_processor=settings,
-            num_video_tokens=num_video_tokens,
+            image_llm_processor=settings_of(image_llm_processor),
+            num_video_tokens=112 if num_video_tokens is None else num_video_tokens,
             chat_template=image_llm_processor.chat_template,
         )
-
-    def _make_image_llm_processor(self) -> ProcessorMixin:
-        if not self.image_llm_processor or "processor_class" not in self.image_llm_processor:
-            raise ValueError(
-                "LinVTProcessor needs image_llm_processor, the class and settings of the image-LLM's processor; make "
-                "it with LinVTProcessor.from_image_llm_processor(AutoProcessor.from_pretrained(id))."
-            )
-        settings = dict(self.image_llm_processor)
-        name = settings.pop("processor_class")
-        processor_class = processor_class_from_name(name)  # also one that is registered, such as a port's
-        if processor_class is None:
-            raise ValueError(f"This version of Transformers ({transformers.__version__}) has no {name}.")
-        parts = {attribute: getattr(self, attribute) for attribute in processor_class.get_attributes()}
-        return processor_class(**parts, chat_template=self.chat_template, **settings)
 
     def __call__(self, images=None, text=None, videos=None, **kwargs: Any) -> BatchFeature:
         """
@@ -155,9 +159,9 @@ class LinVTProcessor(ProcessorMixin):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
-        """What a video becomes in the prompt: `num_video_tokens` placeholders between the markers of an image."""
-        start, end = self._image_markers
-        return start + self.image_token * self.num_video_tokens + end
+        """Returns what a video becomes in the prompt: `num_video_tokens` tokens between the markers of an image."""
+        presented = self._presented_image
+        return presented.start + presented.token * self.num_video_tokens + presented.end
 
     def apply_chat_template(
         self,
@@ -199,7 +203,7 @@ class LinVTProcessor(ProcessorMixin):
                 variables["return_tensors"] = arguments.pop("return_tensors")
             return self._processor.apply_chat_template(
                 conversations if is_batch else conversations[0],
-                template,
+                chat_template=template,
                 tokenize=tokenize,
                 return_dict=return_dict,
                 return_assistant_tokens_mask=return_assistant_tokens_mask,
@@ -276,17 +280,25 @@ class LinVTProcessor(ProcessorMixin):
         Returns:
             The inputs, not yet tensors, and per prompt the places of its tokens and what was filled in.
         """
-        num_images = [prompt.count(self.image_token) for prompt in text]
-        data, image_replacements = self._process_images_alone(images, num_images, image_kwargs)
+        # The image-LLM's own processor adds to a prompt with an image what it adds to any.
+        added, at_end = self._presented_image.prompt_start, self._presented_image.prompt_end
+        if not text_kwargs.get("add_special_tokens", True):
+            added = ""
+        text = [prompt.removeprefix(added) for prompt in text]
+        data, image_replacements = self._process_images_alone(images, text, image_kwargs)
         data |= video_inputs
         num_videos = sum(prompt.count(self.video_token) for prompt in text)
         video_replacements = [self.replace_video_token(data, index) for index in range(num_videos)]
-        filled, replacements = self.get_text_with_replacements(list(text), image_replacements, video_replacements)
+        filled, replacements = self.get_text_with_replacements(text, image_replacements, video_replacements)
 
         keep_offsets = text_kwargs.get("return_offsets_mapping", False)
-        encoding = self.tokenizer(filled, **{**text_kwargs, "return_offsets_mapping": True})
+        encoding = self.tokenizer(
+            [added + prompt + at_end for prompt in filled], **{**text_kwargs, "return_offsets_mapping": True}
+        )
         offsets = encoding["offset_mapping"] if keep_offsets else encoding.pop("offset_mapping")
         data |= encoding
+        # Places of tokens are those in the prompt that the chat template wrote.
+        offsets = [[(start - len(added), end - len(added)) for start, end in spans] for spans in offsets]
         headers, special = self.turn_headers(template), set(self.tokenizer.all_special_ids)
         marks = [
             mark_tokens(prompt, ids, spans, replaced, headers, self.image_token_id, special)
@@ -303,8 +315,9 @@ class LinVTProcessor(ProcessorMixin):
         features = BatchFeature(data, skip_tensor_conversion=self.skip_tensor_conversion)
         return features, list(zip(offsets, replacements, strict=True))
 
-    def _process_images_alone(self, images, num_images: list[int], image_kwargs: dict) -> tuple[dict, list[str]]:
-        """The image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
+    def _process_images_alone(self, images, text: list[str], image_kwargs: dict) -> tuple[dict, list[str]]:
+        """Returns the image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
+        num_images = [prompt.count(self.image_token) for prompt in text]
         flat = [] if images is None else _flatten(self.image_processor.fetch_images(images))
         if len(flat) != sum(num_images):
             raise ValueError(
@@ -315,29 +328,42 @@ class LinVTProcessor(ProcessorMixin):
             return {}, []
         remaining = iter(flat)
         samples = [list(islice(remaining, number)) for number in num_images if number]
+        image_kwargs = {**image_kwargs, "return_tensors": "pt"}  # some processors read what they made as tensors
+        without_videos = (prompt.replace(self.video_token, "") for prompt in text)
         inputs = self._processor(
             images=samples,
-            text=[self.image_token * len(sample) for sample in samples],
+            text=[prompt for prompt in without_videos if self.image_token in prompt],
             images_kwargs=image_kwargs,
             return_text_replacement_offsets=True,
         )
         offsets = inputs.pop("text_replacement_offsets", None)
         if offsets is None:
-            raise ValueError(
-                f"{type(self._processor).__name__} does not tell what it writes into a prompt for an image "
-                "(return_text_replacement_offsets), so a video cannot be presented as one."
-            )
-        replaced = [item["replacement"] for sample in offsets for item in sample]
-        text_names = {*self.tokenizer.model_input_names, "mm_token_type_ids"}
-        return {name: value for name, value in inputs.items() if name not in text_names}, replaced
+            replaced = [written_image(self._processor, self.image_token, image, image_kwargs) for image in flat]
+        else:
+            replaced = [item["replacement"] for sample in offsets for item in sample]
+        of_text = {*self.tokenizer.model_input_names, "mm_token_type_ids", "moe_mm_token_type_ids", "labels"}
+        return {name: value for name, value in inputs.items() if name not in of_text}, replaced
 
     @cached_property
-    def _image_markers(self) -> tuple[str, str]:
-        """What the image-LLM's processor writes before and after the tokens of an image, read off one blank image."""
-        blank = Image.new("RGB", (64, 64))
-        _, (presented,) = self._process_images_alone(blank, [1], {})
-        start, _, rest = presented.partition(self.image_token)
-        return start, rest.rpartition(self.image_token)[2]
+    def _presented_image(self) -> PresentedImage:
+        """Reads off how the image-LLM's processor writes an image of the size of a frame into a prompt."""
+        size = self.video_processor.size
+        blank = Image.new("RGB", (size["width"], size["height"]))
+        prompt = self.image_token
+        if self.chat_template is not None:
+            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+            (prompt,), _ = self.render_chats(self.resolve_template(), [chat])
+        if prompt.count(self.image_token) != 1:
+            raise ValueError(
+                f"The chat template writes {prompt!r} for a turn with one image; expected one {self.image_token}, the "
+                f"place of an image for {type(self._processor).__name__}. Is it the template of this image-LLM?"
+            )
+        return PresentedImage.of_processor(self._processor, prompt, self.image_token, blank)
+
+    @property
+    def image_token_id(self) -> int:
+        """Returns the id of the token that stands for a visual token of an image or a video."""
+        return self._presented_image.token_id
 
     def resolve_template(self, chat_template: str | None = None) -> str:
         """The chat template itself, from a name or by default; a `ValueError` where there is none."""

@@ -95,32 +95,29 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         cls, image_processor: BaseImageProcessor, size: dict[str, int] | None = None, **kwargs
     ) -> "LinVTVideoProcessor":
         """
-        A video processor that treats frames as `image_processor` treats images: same resampling, same normalisation.
+        Makes a video processor that resamples and normalises frames as `image_processor` does images.
 
         Args:
             size (`dict[str, int]`, *optional*): Height and width of a frame in pixels. By default those that the
                 image processor brings every image to.
 
         Raises:
-            `ValueError`: If the image processor keeps images at different sizes and `size` is left out.
+            `ValueError`: If the image processor has no one size for images and `size` is left out.
         """
         if size is None:
-            size = dict(image_processor.crop_size if image_processor.do_center_crop else image_processor.size)
-        if not {"height", "width"} <= set(size):
-            raise ValueError(
-                f"The frames of a video need one size, but {type(image_processor).__name__} has none (it says "
-                f"{size}); give that of a frame in pixels, as frame_size={{'height': ..., 'width': ...}}."
-            )
-        return cls(
-            size={"height": size["height"], "width": size["width"]},
-            resample=image_processor.resample,
-            do_rescale=image_processor.do_rescale,
-            rescale_factor=image_processor.rescale_factor,
-            do_normalize=image_processor.do_normalize,
-            image_mean=image_processor.image_mean,
-            image_std=image_processor.image_std,
-            **kwargs,
-        )
+            cropped = getattr(image_processor, "do_center_crop", None)
+            known = dict(getattr(image_processor, "crop_size" if cropped else "size", None) or {})
+            size = {side: known[side] for side in ("height", "width") if side in known}
+            if len(size) < 2:
+                raise ValueError(
+                    f"The frames of a video need one size, and {type(image_processor).__name__} has none (its size is "
+                    f"{known}); give model=, the LinVT model, or frame_size={{'height': ..., 'width': ...}} in pixels."
+                )
+        same = ("resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+        settings = {name: getattr(image_processor, name, None) for name in same}
+        # What an image processor leaves open is as in this class.
+        settings = {name: value for name, value in settings.items() if value is not None}
+        return cls(size=size, **settings, **kwargs)
 
     @classmethod
     def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:

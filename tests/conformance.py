@@ -7,11 +7,11 @@ import torch
 from peft import get_peft_model
 from tiny_families import SMALL
 from tiny_image_llms import (
-    FRAME_SIZES,
     IMAGE_TOKEN,
     KEPT,
     build,
     picture_inputs,
+    picture_side,
 )
 from transformers import (
     CONFIG_MAPPING,
@@ -23,7 +23,9 @@ from transformers import (
 
 from linvt import LinVTForConditionalGeneration
 from linvt.image_llms.family_table import image_llm_family
-from linvt.image_llms.image_llm_loading import LEAST_TRANSFORMERS, refusal_reason
+from linvt.image_llms.image_llm_support import refusal_reason
+from linvt.rank_agreement import blank_frame_tokens
+from linvt.training.encoder_fingerprint import encoder_fingerprint
 from linvt.training.training_stages import freeze_for_alignment, lora_for_instruction
 
 
@@ -56,22 +58,22 @@ class Conformance:
         # Before an image or a video stands the word that marks one, where positions or embeddings depend on it.
         self.marks_images = model_type in ("ovis2", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
         self.image_llm = build(model_type)
-        side = FRAME_SIZES.get(model_type, 56)
+        side = picture_side(model_type)
         self.frames = torch.randn(FRAMES, 3, side, side, generator=torch.Generator().manual_seed(0))
         self.picture = picture_inputs(self.image_llm, self.frames[0])
-        self.picture_tokens = self._own_tokens()
+        self.picture_tokens = self.own_tokens(self.picture)
         with torch.random.fork_rng(devices=[]):
             # Whatever ran before: in few code words, as those of Emu3, not every video tokenizer finds a difference.
             torch.manual_seed(2)
             self.model = LinVTForConditionalGeneration.from_image_llm(self.image_llm, SMALL)
 
-    def _own_tokens(self) -> torch.Tensor:
-        """Visual tokens that the image-LLM makes of the picture, `(tokens, channels)`, without a line of linvt."""
+    def own_tokens(self, picture: dict) -> torch.Tensor:
+        """Visual tokens that the image-LLM makes of a picture, `(tokens, channels)`, without a line of linvt."""
         owners = (self.image_llm, self.image_llm.base_model)
         owner = next(owner for owner in owners if hasattr(type(owner), "get_image_features"))
-        pixels, *others = self.picture  # the name of the pixels differs
-        others = {name: self.picture[name] for name in others}
-        output = owner.get_image_features(self.picture[pixels], **others, return_dict=True)
+        pixels, *others = picture  # the name of the pixels differs
+        others = {name: picture[name] for name in others}
+        output = owner.get_image_features(picture[pixels], **others, return_dict=True)
         if self.model_type == "llama4":
             return self.image_llm.multi_modal_projector(output.last_hidden_state.flatten(0, -2))
         if self.model_type == "fuyu":
@@ -121,6 +123,13 @@ class Conformance:
             self.model.get_frame_tokens(self.frames[2:]), frame_tokens[2:], rtol=1e-4, atol=1e-4
         )
         assert not torch.allclose(frame_tokens[1], frame_tokens[0], atol=1e-3)
+
+    @torch.no_grad()
+    def check_blank_frame(self) -> None:
+        """The frame that a rank encodes when it has none is one that the encoder takes."""
+        if self.model_type == "gemma3n":
+            return  # its own encoder makes equally many tokens of every size, which the tiny one here does not
+        assert blank_frame_tokens(self.model).isfinite().all()
 
     @torch.no_grad()
     def check_images_and_text(self) -> None:
@@ -196,6 +205,49 @@ class Conformance:
         torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
 
     @torch.no_grad()
+    def check_fingerprint(self) -> None:
+        """What the encoder's fingerprint spares changes nothing in V, and what it covers changes the fingerprint."""
+        family, state = self.model.family, self.image_llm.state_dict(keep_vars=True)
+        covered, words = family.encoder_tensors(), list(family.words_in_frames())
+        fingerprint, frame_tokens = encoder_fingerprint(self.model), self.model.get_frame_tokens(self.frames)
+        embeddings = self.image_llm.get_input_embeddings().weight
+        spared = {id(tensor): tensor for tensor in state.values()}
+        for tensor in covered.values():
+            spared.pop(id(tensor), None)
+        before = {number: tensor.clone() for number, tensor in spared.items()}
+        kept = embeddings[words].clone()
+        for tensor in spared.values():
+            tensor += 1
+        if id(embeddings) in spared:
+            embeddings[words] = kept
+        assert spared and encoder_fingerprint(self.model) == fingerprint
+        torch.testing.assert_close(self.model.get_frame_tokens(self.frames), frame_tokens, rtol=0, atol=0)
+        for number, tensor in spared.items():
+            tensor.copy_(before[number])
+        parts = [tensor for tensor in covered.values() if id(tensor) in {id(other) for other in state.values()}]
+        for tensor in (parts[0], parts[len(parts) // 2], parts[-1], *([embeddings[words[-1]]] if words else [])):
+            value = tensor.view(-1)[-1].clone()
+            tensor.view(-1)[-1] += 1
+            assert encoder_fingerprint(self.model) != fingerprint
+            tensor.view(-1)[-1] = value
+        assert encoder_fingerprint(self.model) == fingerprint
+
+    def check_trainable_words(self) -> None:
+        """Where embeddings of words are a part of V, their gradient comes through V; elsewhere V has none."""
+        embeddings = self.image_llm.get_input_embeddings().weight
+        self.image_llm.requires_grad_(False)
+        embeddings.requires_grad_(True)
+        depends = self.model.family.frame_tokens(self.frames[:1, None]).requires_grad
+        assert self.model.family.has_trainable_encoder() == depends
+        frame_tokens = self.model.get_frame_tokens(self.frames[:1])
+        assert frame_tokens.requires_grad == depends
+        if depends:
+            frame_tokens.square().sum().backward()
+            assert embeddings.grad.any()
+        self.image_llm.zero_grad()
+        self.image_llm.requires_grad_(True)
+
+    @torch.no_grad()
     def check_saving(self, folder, logits: torch.Tensor) -> None:
         self.model.save_pretrained(folder)
         loaded = LinVTForConditionalGeneration.from_pretrained(folder).eval()
@@ -237,29 +289,3 @@ class Conformance:
         learning = [gradient for gradient in gradients if gradient is not None and gradient.any()]
         assert learning and all(gradient.isfinite().all() for gradient in learning)
         return sorted({re.sub(r"(\.\d+)+$", "", place).rpartition(".")[2] for place in places})
-
-
-def conform(model_type: str, folder) -> str:
-    """Walks through all contracts; the row of the table, or an error where a contract is broken."""
-    case = Conformance(model_type)
-    case.check_frame_tokens()
-    case.check_images_and_text()
-    logits = case.check_video()
-    case.check_a_picture_beside_a_video()
-    case.check_generation("words", "video", "words")
-    case.check_generation("words", "image", "words", "video", "words")
-    case.check_no_answer_leaks()
-    case.check_saving(folder, logits)
-    case.check_alignment()
-    least = LEAST_TRANSFORMERS.get(model_type)
-    supported = f"from Transformers {least}" if least else "yes"
-    return row(model_type, supported, f"LoRA: {', '.join(f'`{name}`' for name in case.check_lora())}")
-
-
-def row(model_type: str, supported: str, notes: str) -> str:
-    name = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[CONFIG_MAPPING[model_type]].__name__
-    return f"| `{model_type}` | `{name}` | {supported} | {notes} |"
-
-
-def refusal_row(model_type: str) -> str:
-    return row(model_type, "no", f"{reason_of_refusal(model_type)}")

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conformance import MODEL_TYPES, Conformance, conform, default_config, reason_of_refusal, refusal_row
-from tiny_image_llms import NEEDED_PACKAGES, build
+from conformance import MODEL_TYPES, Conformance, default_config, reason_of_refusal
+from conformance_table import conform, refusal_row
+from tiny_image_llms import NEEDED_PACKAGES, build, image_processor_class
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from linvt import LinVTForConditionalGeneration
+from linvt import LinVTForConditionalGeneration, LinVTVideoProcessor
 from linvt.image_llms.family_table import FAMILIES
-from linvt.image_llms.image_llm_loading import BROKEN_TRANSFORMERS, LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
+from linvt.image_llms.image_llm_support import BROKEN_TRANSFORMERS, LEAST_TRANSFORMERS, REFUSED, check_image_llm_config
 
 
 TABLE = Path(__file__).parents[1] / "docs" / "image_llms.md"
@@ -35,6 +36,20 @@ def test_supported(model_type, tmp_path):
     for package in NEEDED_PACKAGES.get(model_type, ()):
         pytest.importorskip(package)
     assert in_table(conform(model_type, tmp_path))
+
+
+@pytest.mark.parametrize("model_type", SUPPORTED)
+def test_an_image_processor_gives_one_size_or_says_what_to_give(model_type):
+    """As it is by default, without a model that could tell."""
+    image_processor = image_processor_class(model_type)()
+    size = {"height": 28, "width": 56}
+    assert LinVTVideoProcessor.from_image_processor(image_processor, size).size == size
+    try:
+        size = dict(LinVTVideoProcessor.from_image_processor(image_processor).size)
+    except ValueError as error:
+        assert f"{type(image_processor).__name__} has none" in str(error) and "model=" in str(error)
+    else:
+        assert size.keys() == {"height", "width"} and min(size.values()) > 0
 
 
 @pytest.mark.parametrize("model_type", REFUSALS)

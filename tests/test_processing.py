@@ -240,11 +240,23 @@ def test_frames_are_squashed_whole_with_the_image_llms_resampling():
     assert np.abs(pixels.permute(1, 2, 0).numpy() - reference).max() < 2.5 / 255
 
 
-def test_an_image_processor_without_a_fixed_size_needs_one(image_llm):
+def test_the_model_says_how_large_frames_are_and_how_many_tokens_a_video_is(make_linvt, image_llm):
+    """Where images may have any size, nothing else does; what is given by hand counts, unless it is impossible."""
+    model, _ = make_linvt("qwen2_vl")
     _, original = image_llm("qwen2_vl")
-    with pytest.raises(ValueError, match="Qwen2VLImageProcessor has none.*frame_size="):
-        LinVTVideoProcessor.from_image_processor(original.image_processor)
-    assert LinVTProcessor.from_image_llm_processor(original).video_processor.size == {"height": 448, "width": 448}
+    with pytest.raises(ValueError, match="Qwen2VLImageProcessor has none.*model=.*frame_size="):
+        LinVTProcessor.from_image_llm_processor(original)
+    processor = LinVTProcessor.from_image_llm_processor(original, model=model, num_frames=7)
+    side = 16 * 14 * 2  # tokens, patches of 14 pixels, two of which become a token
+    assert processor.video_processor.size == {"height": side, "width": side} == model.frame_size()
+    assert processor.num_video_tokens == model.config.num_video_tokens != 112
+    assert processor.video_processor.num_frames == 7
+    wide = {"height": 56, "width": 112}
+    processor = LinVTProcessor.from_image_llm_processor(original, frame_size=wide, model=model)
+    assert processor.video_processor.size == wide
+    assert LinVTProcessor.from_image_llm_processor(original, frame_size=wide).num_video_tokens == 112
+    with pytest.raises(ValueError, match="num_video_tokens is 112, but a video is 12 tokens in the model"):
+        LinVTProcessor.from_image_llm_processor(original, 112, model=model)
 
 
 def test_autoshot_weights_of_another_kind_are_an_error(make_linvt, video_file, tmp_path):

@@ -98,7 +98,8 @@ IMAGE_TOKEN = 250
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
-def _shrink(fields: dict) -> dict:
+def _shrink(fields: dict, ids: dict[str, int]) -> dict:
+    """Cuts a configuration down; `ids` are those of the special tokens seen so far, each of which gets its own."""
     small = {}
     for name, value in fields.items():
         if name in REGROWN:
@@ -111,7 +112,7 @@ def _shrink(fields: dict) -> dict:
         elif name in ("rope_parameters", "rope_scaling") and isinstance(value, dict):
             small[name] = value | ({"mrope_section": [2, 1, 1]} if "mrope_section" in value else {})
         elif isinstance(value, dict):
-            small[name] = _shrink(value)
+            small[name] = _shrink(value, ids)
         elif name in SPECIAL_TOKENS and value is not None:
             small[name] = SPECIAL_TOKENS[name]
         elif name in SIZES and type(value) is int:
@@ -121,7 +122,7 @@ def _shrink(fields: dict) -> dict:
         elif name in ("image_token_id", "image_token_index"):
             small[name] = IMAGE_TOKEN
         elif name.endswith(("_token_id", "_token_index")) and type(value) is int and value > 240:
-            small[name] = 200 + len(name) % 40  # other tokens that the LLM knows by name; none stands in a prompt
+            small[name] = ids.setdefault(name.removesuffix("_id").removesuffix("_index"), 200 + len(ids))
         else:
             small[name] = value
     return small
@@ -140,13 +141,13 @@ def _merge(fields: dict, tweaks: dict) -> dict:
 
 def tiny_config(model_type: str) -> PreTrainedConfig:
     config_class = CONFIG_MAPPING[model_type]
-    fields = _merge(_shrink(config_class().to_dict()), copy.deepcopy(TWEAKS.get(model_type, {})))
+    fields = _merge(_shrink(config_class().to_dict(), {}), copy.deepcopy(TWEAKS.get(model_type, {})))
     fields.pop("model_type", None)
     return config_class.from_dict(fields)
 
 
 _VQ = {"base_channels": 32, "num_res_blocks": 1}
-_SAM = {"downsample_channels": [16, 32], "mlp_dim": 64}
+_SAM = {"image_size": 128, "downsample_channels": [16, 32], "mlp_dim": 64}
 _OMNI_TOKENS = {"vision_start_token_id": 240, "vision_end_token_id": 241, "audio_start_token_id": 242}
 _TIMM = {"architecture": "test_resnet", "hidden_size": 96, "model_args": None}
 _PERCEPTION = {
@@ -200,7 +201,10 @@ TWEAKS: dict[str, dict] = {
         },
         "audio_config": {"codebook_size": 16, "codebook_dim": 32},
     },
-    "aria": {"projector_patch_to_query_dict": {16: 4}},
+    "aria": {
+        "projector_patch_to_query_dict": {49: 4},
+        "vision_config": {"image_size": 980, "patch_size": 140},  # that of its image processor, whatever it is told
+    },
     "chameleon": {
         "vocabulary_map": {"<image>": IMAGE_TOKEN} | {f"IMGIMG{chr(65 + code)}Z": 100 + code for code in range(8)},
         "vq_config": {
@@ -323,14 +327,24 @@ TWEAKS: dict[str, dict] = {
     "llava_onevision": {"image_grid_pinpoints": [[56, 112]]},
 }
 
-# Arguments of image processors under which a picture of 56 x 56 pixels goes in whole.
 PROCESSORS: dict[str, dict] = {
+    "apertus1p5": {"size": {"min_pixels": 56 * 56, "max_pixels": 56 * 56}, "spatial_factor": 8},
+    "glm5_next": {"min_image_tokens": 1},
+    "cohere2_vision": {"patch_size": 2},  # tokens along each side, as its processor reads it
+    "deepseek_ocr2": {"tile_size": 128, "crop_to_patches": False},
+    "unlimited_ocr": {"tile_size": 128, "crop_to_patches": False},
     "dots3_note": {"temporal_patch_size": 1},
-    "gemma4": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
-    "gemma4_unified": {**_PATCH_14, "pooling_kernel_size": 2, "max_soft_tokens": 70},
+    "emu3": {"min_pixels": 56 * 56, "max_pixels": 56 * 56},
+    **_all({"do_resize": True, "max_soft_tokens": 70, "pooling_kernel_size": 2}, "gemma4", "gemma4_unified"),
+    "idefics2": {"size": {"longest_edge": 56, "shortest_edge": 56}},
+    **_all({"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}}, "idefics3", "smolvlm"),
     **_all({"size": {"height": 28, "width": 28}}, "inkling2", "inkling2_loop"),
     "inkling_mm_model": {"size": {"height": 14, "width": 14}, "rescale_image_frac": 1.0},
-    "kimi_k25": {**_PATCH_14, "size": {"max_height": 56, "max_width": 56}},
+    "kimi_k25": {"size": {"max_height": 56, "max_width": 56}},
+    "linvt_molmo": {"overlap_margins": [0, 0]},
+    "linvt_xgen_mm": {"do_tile": False},
+    **_all({"image_grid_pinpoints": [[56, 112]]}, "llava_next", "llava_next_video", "llava_onevision"),
+    "video_llava": {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}},
     "lfm2_vl": {
         "encoder_patch_size": 14,
         "do_image_splitting": False,
@@ -338,37 +352,44 @@ PROCESSORS: dict[str, dict] = {
         "max_image_tokens": 4,
         "tile_size": 56,
     },
-    "minicpm_ocr": {**_PATCH_14, "slice_mode": False, "scale_resolution": 56, "do_resize": True},
-    "minicpmv4_6": {**_PATCH_14, "slice_mode": False, "scale_resolution": 112, "do_resize": True},
-    "minicpmv4_7": {**_PATCH_14, "slice_mode": False, "scale_resolution": 112, "do_resize": True},
-    "molmo2": {**_PATCH_14, "overlap_margins": [1, 1], "size": {"height": 56, "width": 56}},
-    "muse_glimmer": _PATCH_14,
-    "muse_spark": _PATCH_14,
-    "nemotron_h_omni": {**_PATCH_14, "min_num_patches": 16, "max_num_patches": 16},
+    "minicpm_ocr": {"slice_mode": False, "scale_resolution": 56, "do_resize": True},
+    **_all({"slice_mode": False, "scale_resolution": 112, "do_resize": True}, "minicpmv4_6", "minicpmv4_7"),
+    "molmo2": {"overlap_margins": [1, 1]},
+    "nemotron_h_omni": {"min_num_patches": 16, "max_num_patches": 16},
+    "perception_lm": {"tile_size": 56, "max_num_tiles": 1},
+    "step3p7": {"patch_size": 84, "vision_patch_size": 14},
 }
+"""Arguments of image processors under which a small picture goes in whole, beside its size and that of a patch."""
 
-PICTURE = 56
-
-
-# Model types that Transformers gives no image processor, and whose checkpoints name that of another type.
-SAME_PROCESSOR = {"glm4v_moe": "glm4v", "glm_ocr": "glm46v", "qwen3_vl_moe": "qwen3_vl"} | _all(
-    "qwen2_vl", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"
+SAME_PROCESSOR = (
+    {"glm4v_moe": "glm4v", "glm_ocr": "glm46v", "qwen3_vl_moe": "qwen3_vl"}
+    | _all("qwen2_vl", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
+    | _all("llava", "fast_vlm", "linvt_mipha", "linvt_qwen_vl")
 )
+"""Model types that Transformers gives no image processor, and whose checkpoints name that of another type."""
+
+
+def image_processor_class(model_type: str) -> type:
+    found = IMAGE_PROCESSOR_MAPPING[CONFIG_MAPPING[SAME_PROCESSOR.get(model_type, model_type)]]
+    classes = list(found.values()) if isinstance(found, dict) else list(found)
+    classes = [item for item in classes if item is not None and not item.__name__.endswith("Pil")] or classes
+    return classes[-1]
 
 
 def picture_processor(model_type: str):
-    """The image processor of a model type, set up for one small picture; `None` where Transformers has none."""
-    found = IMAGE_PROCESSOR_MAPPING.get(CONFIG_MAPPING[SAME_PROCESSOR.get(model_type, model_type)], None)
-    classes = list(found.values()) if isinstance(found, dict) else list(found or ())
-    classes = [item for item in classes if item is not None and not item.__name__.endswith("Pil")] or classes
-    if not classes:
-        return None
-    processor_class = classes[-1]
-    given = PROCESSORS.get(model_type, {})
-    probe = processor_class()
-    if "size" not in given and isinstance(getattr(probe, "size", None), object) and hasattr(probe, "merge_size"):
-        given = {"size": {"shortest_edge": PICTURE**2, "longest_edge": PICTURE**2}, "patch_size": 14} | given
-    return processor_class(**given)
+    """The image processor of a model type, set up for one small picture."""
+    processor_class, side = image_processor_class(model_type), picture_side(model_type)
+    takes = processor_class.valid_kwargs.__annotations__
+    given = {"patch_size": 14} if "patch_size" in takes else {}
+    size = dict(getattr(processor_class, "size", None) or {})
+    square = {"height": side, "width": side}
+    if {"height", "width"} <= size.keys():
+        given |= {"size": square}
+    elif "merge_size" in takes:
+        given |= {"size": {"shortest_edge": side**2, "longest_edge": 4 * side**2}}
+    elif getattr(processor_class, "do_center_crop", False):
+        given |= {"size": {"shortest_edge": side}, "crop_size": square}
+    return processor_class(**given | PROCESSORS.get(model_type, {}))
 
 
 def build(model_type: str) -> PreTrainedModel:
@@ -396,7 +417,7 @@ def picture_inputs(model: PreTrainedModel, frame: torch.Tensor) -> dict:
     if model_type in PICTURES:
         return PICTURES[model_type](frame)
     processor = picture_processor(model_type)
-    if processor is None or not takes_patches(model):
+    if not takes_patches(model):
         return {"pixel_values": frame[None]}
     done = {"do_rescale": False, "do_normalize": False, "do_resize": PROCESSORS.get(model_type, {}).get("do_resize")}
     inputs = processor(images=[frame], return_tensors="pt", **done)
@@ -406,7 +427,12 @@ def picture_inputs(model: PreTrainedModel, frame: torch.Tensor) -> dict:
 
 def takes_patches(model: PreTrainedModel) -> bool:
     """Whether the image processor, and not this file, must say how a picture is laid out."""
-    return model.config.model_type in PROCESSORS or "image_grid_thw" in inspect.signature(model.forward).parameters
+    takes = inspect.signature(model.forward).parameters
+    return model.config.model_type == "inkling_mm_model" or bool(_LAYOUTS & set(takes))
+
+
+_LAYOUTS = {"image_grid_thw", "image_grid_hw", "image_grids", "image_position_ids", "spatial_shapes", "target_sizes"}
+"""Inputs that say where the patches of a picture were."""
 
 
 def _sized(frame):
@@ -458,10 +484,18 @@ KEPT = {
 }
 """Which tokens of a picture are its content; the others are markers, newlines and tiles."""
 
-FRAME_SIZES = _all(128, "deepseek_ocr2", "unlimited_ocr") | _all(
-    112, "got_ocr2", "granite_docling", "minicpmv4_6", "minicpmv4_7", "pp_chart2table", "step3p7"
-)
+SIDES = {
+    **_all(112, "got_ocr2", "granite_docling", "minicpmv4_6", "minicpmv4_7", "pp_chart2table", "step3p7"),
+    **_all(128, "deepseek_ocr2", "unlimited_ocr"),
+    **_all(224, "gemma4", "gemma4_unified"),  # their image processors enlarge smaller pictures
+    "aria": 980,
+}
 """Side of the picture in pixels, where 56 would give a single token, to which nothing could attend."""
 
-NEEDED_PACKAGES = _all(("timm",), "fast_vlm", "gemma3n", "perception_lm")
-"""What Transformers itself needs for the encoder of an image-LLM, and does not install."""
+
+def picture_side(model_type: str) -> int:
+    return SIDES.get(model_type, 56)
+
+
+NEEDED_PACKAGES = {**_all(("timm",), "fast_vlm", "gemma3n", "perception_lm"), "smolvlm": ("num2words",)}
+"""What Transformers itself needs for the encoder or the processor of an image-LLM, and does not install."""

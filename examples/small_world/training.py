@@ -92,7 +92,7 @@ class Run:
         model = self.model.merge_and_unload() if isinstance(self.model, PeftModel) else self.model
         model.save_pretrained(folder)
         LinVTProcessor.from_image_llm_processor(
-            self.processor, model.config.num_video_tokens, num_frames=self.variant.num_frames
+            self.processor, model=model, num_frames=self.variant.num_frames
         ).save_pretrained(folder)
 
     @property

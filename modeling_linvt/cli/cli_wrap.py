@@ -15,7 +15,7 @@ def add_wrap_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument("output", help="new folder for the LinVT model")
     command.add_argument("--dtype", default="auto", choices=DTYPES, help="default: that of the checkpoint")
     size = {"nargs": 2, "type": int, "metavar": ("HEIGHT", "WIDTH")}
-    command.add_argument("--frame-size", **size, help="of a frame in pixels (default: that of the image-LLM's images)")
+    command.add_argument("--frame-size", **size, help="of a frame in pixels (default: as suits the image-LLM)")
     command.add_argument(
         "--video-tokenizer",
         type=_settings,
@@ -45,7 +45,7 @@ def wrap(options: argparse.Namespace) -> dict:
         options.image_llm, options.video_tokenizer, dtype=options.dtype
     )
     size = None if options.frame_size is None else dict(zip(("height", "width"), options.frame_size, strict=True))
-    processor = LinVTProcessor.from_image_llm_processor(image_llm_processor, model.config.num_video_tokens, size)
+    processor = LinVTProcessor.from_image_llm_processor(image_llm_processor, frame_size=size, model=model)
     size = processor.video_processor.size
     try:
         model.get_frame_tokens(torch.zeros(1, 3, size["height"], size["width"], device=model.device))

@@ -7,6 +7,7 @@ The default stands on the contract that most image-text-to-text classes of Trans
 
 import inspect
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,11 +17,11 @@ from transformers import PreTrainedModel
 class ImageLLMFamily:
     """The default family: one image in, one `(tokens, channels)` out."""
 
-    fills_images = False
+    inserts_images_itself = False
     """Whether the image-LLM must put images into a prompt with videos itself, since it does more than replace their
     placeholders: deep features for its lower layers, markers around them."""
 
-    looks_up_ids = False
+    needs_input_ids = False
     """Whether the LLM needs the ids of a prompt beside its embeddings, since its layers look words up once more."""
 
     def __init__(self, image_llm: PreTrainedModel):
@@ -67,10 +68,30 @@ class ImageLLMFamily:
             )
         return clips[:, 0]
 
+    tokens_per_side = 16
+    """Rows and columns of tokens of a frame by default, where images may have any size."""
+
+    def frame_size(self) -> tuple[int, int] | None:
+        """
+        Returns height and width in pixels of a frame by default: the size of images, or `tokens_per_side` tokens where
+        they may have any; `None` where the configuration does not say, since only the image processor knows.
+        """
+        side = self.token_pixels()
+        return self.image_size() if side is None else (side * self.tokens_per_side,) * 2
+
     def blank_frame_size(self) -> tuple[int, int]:
-        """Height and width in pixels of a small frame that the vision encoder takes."""
-        size = getattr(self.image_llm.config.vision_config, "image_size", 336)
-        return tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+        """Returns height and width in pixels of a small frame that the vision encoder takes."""
+        side = self.token_pixels()
+        # Several image-LLMs take a picture of a single token for something else, or fail on it.
+        return self.image_size() or (336, 336) if side is None else (2 * side, 2 * side)
+
+    def image_size(self) -> tuple[int, int] | None:
+        """Returns height and width in pixels of the images that the vision encoder takes, where it takes one size."""
+        return _height_and_width(getattr(getattr(self.image_llm.config, "vision_config", None), "image_size", None))
+
+    def token_pixels(self) -> int | None:
+        """Returns the side of the square in pixels that becomes a token, where images may have any size."""
+        return None
 
     def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the tokens of a frame of `height` x `width` pixels; one row if they form no grid."""
@@ -87,19 +108,32 @@ class ImageLLMFamily:
         whole = (None, self.image_llm, self.image_llm.base_model)
         return [module for module in language if all(module is not other for other in whole)]
 
+    def words_in_frames(self) -> Sequence[int]:
+        """Returns the ids of the words whose embeddings are a part of V, beside what the vision encoder makes."""
+        return ()
+
     def has_trainable_encoder(self) -> bool:
-        """Whether a weight outside the language model learns: the vision encoder or the projector."""
+        """Returns whether a weight that V depends on learns: of the vision encoder, the projector, or these words."""
         spared = {id(parameter) for module in self._language_parts() for parameter in module.parameters()}
+        if self.words_in_frames():
+            spared.discard(id(self.image_llm.get_input_embeddings().weight))
         return any(
             parameter.requires_grad and id(parameter) not in spared for parameter in self.image_llm.parameters()
         )
 
     def encoder_tensors(self) -> dict[str, torch.Tensor]:
-        """Weights and persistent buffers outside the language model: the vision encoder's and the projector's."""
+        """
+        Returns the weights and persistent buffers that V depends on: all outside the language model, and the
+        embeddings of `words_in_frames`.
+        """
         language = [module.state_dict(keep_vars=True) for module in self._language_parts()]
         spared = {id(tensor) for tensors in language for tensor in tensors.values()}
         tensors = self.image_llm.state_dict(keep_vars=True)
-        return {name: tensor for name, tensor in tensors.items() if id(tensor) not in spared}
+        covered = {name: tensor for name, tensor in tensors.items() if id(tensor) not in spared}
+        words, embeddings = self.words_in_frames(), self.image_llm.get_input_embeddings().weight
+        if words:
+            covered["embeddings of words_in_frames"] = embeddings[list(words)] if len(embeddings) else embeddings
+        return covered
 
     def image_input_names(self, inputs: dict) -> set[str]:
         """Names among `inputs` that describe images: those that `get_image_features` takes."""
@@ -165,6 +199,10 @@ class ImageLLMFamily:
     def image_token_id(self) -> int:
         """Id of the placeholder of an image's tokens."""
         return self.image_llm.config.image_token_id
+
+
+def _height_and_width(size: int | list[int] | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
 
 
 def stack_images(

@@ -3,12 +3,14 @@
 They build on the order and shape of patches in `patch_sequences.py`; a test compares them with the image processors.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from linvt.image_llms.patch_sequences import PatchSequenceFamily
 
 
-class ShapedPatchesFamily(PatchSequenceFamily):
+class Lfm2Family(PatchSequenceFamily):
     """LFM2-VL: SigLIP 2 with the shape of each image, and the mask of what is no padding."""
 
     order, patch = "RrCc", "yxkt"
@@ -21,10 +23,10 @@ class ShapedPatchesFamily(PatchSequenceFamily):
         return {"pixel_values": patches.flatten(2), "spatial_shapes": grid, "pixel_attention_mask": mask}
 
 
-class PlacedPatchesFamily(PatchSequenceFamily):
+class Gemma4Family(PatchSequenceFamily):
     """Gemma 4: column and row of each patch beside it. The layers of its LLM have embeddings of words of their own."""
 
-    looks_up_ids = True
+    needs_input_ids = True
     order, patch = "RrCc", "yxkt"
 
     def merge_size(self) -> int:
@@ -37,10 +39,10 @@ class PlacedPatchesFamily(PatchSequenceFamily):
         return {"pixel_values": patches.flatten(2), "image_position_ids": places.expand(len(grid), -1, -1)}
 
 
-class WholePatchesFamily(PlacedPatchesFamily):
+class Gemma4UnifiedFamily(Gemma4Family):
     """Gemma 4 unified: a patch is what becomes one token; there is no encoder."""
 
-    looks_up_ids = False
+    needs_input_ids = False
 
     def merge_size(self) -> int:
         return 1
@@ -50,13 +52,16 @@ class WholePatchesFamily(PlacedPatchesFamily):
         return vision.patch_size * vision.pooling_kernel_size
 
 
-class PatchRibbonFamily(PatchSequenceFamily):
+class MiniCpmFamily(PatchSequenceFamily):
     """MiniCPM-V: the patches of all images side by side, one long picture that is a patch high."""
 
     order, patch = "RrCc", "kyxt"
 
     def merge_size(self) -> int:
         return 2 if self.image_llm.config.downsample_mode == "4x" else 4
+
+    def frame_size(self) -> tuple[int, int]:
+        return (32 * self.patch_size(),) * 2  # that of the slices which its image processor cuts larger pictures into
 
     def patch_inputs(self, patches: torch.Tensor, grid: torch.Tensor) -> dict:
         ribbon = patches[..., 0].flatten(0, 1).permute(1, 2, 0, 3).flatten(2)
@@ -66,7 +71,7 @@ class PatchRibbonFamily(PatchSequenceFamily):
         return set(inputs) & {"pixel_values", "target_sizes", "downsample_mode"}
 
 
-class FlatGridFamily(PatchSequenceFamily):
+class NemotronOmniFamily(PatchSequenceFamily):
     """Nemotron-H Omni: all patches in one row, with rows and columns of each image."""
 
     order = "RrCc"
@@ -81,14 +86,14 @@ class FlatGridFamily(PatchSequenceFamily):
         return {"pixel_values": patches.flatten(0, 1).flatten(1), "image_grid_hw": grid}
 
 
-class PooledPatchesFamily(PatchSequenceFamily):
+class Molmo2Family(PatchSequenceFamily):
     """
     Molmo 2: with the numbers of the patches that each token is pooled from. The image-LLM adds visual tokens to the
     embedding of their placeholder; that embedding is a part of V here, so an average of V has it once.
     """
 
     order, patch = "RrCc", "yxkt"
-    fills_images = True
+    inserts_images_itself = True
     pooled = 2  # patches per token along each side, a fixed property of its image processor
 
     def merge_size(self) -> int:
@@ -96,6 +101,12 @@ class PooledPatchesFamily(PatchSequenceFamily):
 
     def patch_depth(self) -> int:
         return 1
+
+    def token_pixels(self) -> None:
+        return None  # one size: its position embeddings are not interpolated
+
+    def words_in_frames(self) -> Sequence[int]:
+        return (self.image_token_id(),)
 
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         placeholder = torch.tensor(self.image_token_id(), device=clips.device)
@@ -120,10 +131,10 @@ class PooledPatchesFamily(PatchSequenceFamily):
 
 
 __all__ = [
-    "FlatGridFamily",
-    "PatchRibbonFamily",
-    "PlacedPatchesFamily",
-    "PooledPatchesFamily",
-    "ShapedPatchesFamily",
-    "WholePatchesFamily",
+    "Gemma4Family",
+    "Gemma4UnifiedFamily",
+    "Lfm2Family",
+    "MiniCpmFamily",
+    "Molmo2Family",
+    "NemotronOmniFamily",
 ]

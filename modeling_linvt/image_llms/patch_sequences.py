@@ -66,24 +66,24 @@ class PatchSequenceFamily(ImageLLMFamily):
         """Frames that a patch is deep."""
         return getattr(self.image_llm.config.vision_config, "temporal_patch_size", 1)
 
-    def blank_frame_size(self) -> tuple[int, int]:
-        return (self.patch_size() * self.merge_size(),) * 2
+    def token_pixels(self) -> int | None:
+        return self.patch_size() * self.merge_size()
 
     def _name(self) -> str:
         return type(self.image_llm).__name__.removesuffix("ForConditionalGeneration")
 
 
-class DeepFeatureFamily(PatchSequenceFamily):
+class DeepStackFamily(PatchSequenceFamily):
     """
     Image-LLMs of the kind of Qwen3-VL, which also adds features of lower layers of the encoder to lower layers of the
     LLM where an image stands. Video tokens are averages of what enters at the embeddings, and have no deep features:
     the LLM reads them like text in those layers. Images in the same prompt keep theirs.
     """
 
-    fills_images = True
+    inserts_images_itself = True
 
 
-class OmniFamily(PatchSequenceFamily):
+class QwenOmniFamily(PatchSequenceFamily):
     """The thinkers of Qwen-Omni: positions are counted by the ids, and an image is found by the marker before it."""
 
     def count_positions(
@@ -99,10 +99,10 @@ class OmniFamily(PatchSequenceFamily):
         return positions.long(), deltas.long()
 
 
-class DeepOmniFamily(OmniFamily):
-    """As [`OmniFamily`], with deep features as in [`DeepFeatureFamily`]."""
+class Qwen3OmniFamily(QwenOmniFamily):
+    """As [`QwenOmniFamily`], with deep features as in [`DeepStackFamily`]."""
 
-    fills_images = True
+    inserts_images_itself = True
 
 
 class ErnieFamily(PatchSequenceFamily):
@@ -116,7 +116,7 @@ class ErnieFamily(PatchSequenceFamily):
         return extra | {"moe_mm_token_type_ids": is_vision.int()}
 
 
-class MergeSizeFamily(PatchSequenceFamily):
+class VideoLlama3Family(PatchSequenceFamily):
     """VideoLLaMA 3: how many patches become a token is said per image; a picture's are taken as they are."""
 
     def merge_size(self) -> int:
@@ -129,13 +129,13 @@ class MergeSizeFamily(PatchSequenceFamily):
         return set(inputs) & {"pixel_values", "image_grid_thw", "image_merge_sizes"}
 
 
-class PixelsFirstFamily(PatchSequenceFamily):
+class Cosmos3EdgeFamily(PatchSequenceFamily):
     """Cosmos3-Edge: in a patch, the channels of a pixel stand together."""
 
     patch = "yxkt"
 
 
-class RowMajorFamily(PatchSequenceFamily):
+class HunYuanFamily(PatchSequenceFamily):
     """HunYuan-VL: patches row by row, whatever is merged. Around the tokens of a frame stand markers and newlines."""
 
     order = "RrCc"
@@ -150,13 +150,13 @@ class RowMajorFamily(PatchSequenceFamily):
         return tokens.unflatten(1, (rows, columns + 1))[:, :, :-1].flatten(1, 2)
 
 
-class UnmarkedRowFamily(RowMajorFamily):
-    """Hy 4: as [`RowMajorFamily`], with newlines and no markers."""
+class HyV4Family(HunYuanFamily):
+    """Hy 4: as [`HunYuanFamily`], with newlines and no markers."""
 
     num_markers = 0
 
 
-class PatchPictureFamily(PatchSequenceFamily):
+class PaddleOcrFamily(PatchSequenceFamily):
     """PaddleOCR-VL: patches row by row, each a small picture."""
 
     order = "RrCc"
@@ -165,8 +165,8 @@ class PatchPictureFamily(PatchSequenceFamily):
         return patches.flatten(1, 2)
 
 
-class KimiFamily(PatchPictureFamily):
-    """Kimi K2.5: as [`PatchPictureFamily`]; patches are merged by a kernel."""
+class KimiFamily(PaddleOcrFamily):
+    """Kimi K2.5: as [`PaddleOcrFamily`]; patches are merged by a kernel."""
 
     def merge_size(self) -> int:
         return self.image_llm.config.vision_config.merge_kernel_size[0]
@@ -184,7 +184,7 @@ class MuseFamily(PatchSequenceFamily):
         return self.image_llm.config.vision_config.patch_temporal
 
 
-class TokenPatchFamily(PatchSequenceFamily):
+class Inkling2Family(PatchSequenceFamily):
     """Inkling 2, looped or not: a patch is what becomes one token, a small picture whose channels come last."""
 
     order, patch = "RrCc", "yxkt"
@@ -203,8 +203,8 @@ class TokenPatchFamily(PatchSequenceFamily):
         return patches.flatten(3)
 
 
-class LonePatchFamily(TokenPatchFamily):
-    """Inkling: as [`TokenPatchFamily`], with two frames in a patch, and nothing said of rows and columns."""
+class InklingFamily(Inkling2Family):
+    """Inkling: as [`Inkling2Family`], with two frames in a patch, and nothing said of rows and columns."""
 
     patch = "tyxk"
 
@@ -227,18 +227,18 @@ def _with_time(grid: torch.Tensor) -> torch.Tensor:
 
 
 __all__ = [
-    "DeepFeatureFamily",
-    "DeepOmniFamily",
+    "Cosmos3EdgeFamily",
+    "DeepStackFamily",
     "ErnieFamily",
+    "HunYuanFamily",
+    "HyV4Family",
+    "Inkling2Family",
+    "InklingFamily",
     "KimiFamily",
-    "LonePatchFamily",
-    "MergeSizeFamily",
     "MuseFamily",
-    "OmniFamily",
-    "PatchPictureFamily",
+    "PaddleOcrFamily",
     "PatchSequenceFamily",
-    "PixelsFirstFamily",
-    "RowMajorFamily",
-    "TokenPatchFamily",
-    "UnmarkedRowFamily",
+    "Qwen3OmniFamily",
+    "QwenOmniFamily",
+    "VideoLlama3Family",
 ]

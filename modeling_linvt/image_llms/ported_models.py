@@ -1,6 +1,6 @@
 """The families of the image-LLMs in `ports/` that the default does not fit."""
 
-import torch
+from collections.abc import Sequence
 
 from linvt.image_llms.image_llm_family import ImageLLMFamily
 
@@ -12,9 +12,8 @@ class MolmoFamily(ImageLLMFamily):
     tokens of an image. A frame is the view of a whole image: no crops, and nothing in it counts as padding.
     """
 
-    def encoder_tensors(self) -> dict[str, torch.Tensor]:
-        embedding = self.image_llm.get_input_embeddings().weight
-        return super().encoder_tensors() | {"placeholder_embedding": embedding[self.image_llm.config.image_token_id]}
+    def words_in_frames(self) -> Sequence[int]:
+        return (self.image_token_id(),)
 
 
 class XGenMMFamily(ImageLLMFamily):
@@ -28,10 +27,6 @@ class XGenMMFamily(ImageLLMFamily):
     def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
         return 1, num_tokens
 
-    def encoder_tensors(self) -> dict[str, torch.Tensor]:
-        tensors = super().encoder_tensors()
+    def words_in_frames(self) -> Sequence[int]:
         config = self.image_llm.config
-        if config.reads_prompt and config.default_prompt_ids:
-            rows = self.image_llm.get_input_embeddings().weight[config.default_prompt_ids]
-            tensors["default_prompt_embeds"] = rows  # part of what V depends on, though the LLM's
-        return tensors
+        return config.default_prompt_ids or () if config.reads_prompt else ()

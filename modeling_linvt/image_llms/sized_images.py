@@ -3,6 +3,8 @@
 A frame goes in whole: each class here presents it so that nothing is cut.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from linvt.image_llms.image_llm_family import ImageLLMFamily
@@ -16,30 +18,36 @@ class SizedImageFamily(ImageLLMFamily):
         frames = self._single_frames(clips)
         return {"pixel_values": frames, "image_sizes": image_sizes(frames)}
 
-    def blank_frame_size(self) -> tuple[int, int]:
+    def token_pixels(self) -> int | None:
         config = self.image_llm.config
-        return (config.vision_config.patch_size * config.spatial_merge_size,) * 2
+        return config.vision_config.patch_size * config.spatial_merge_size
 
 
-class RowEndFamily(SizedImageFamily):
+class Emu3Family(SizedImageFamily):
     """Emu3: pictures become words of a code book, each row of them with a word for its end, which is left out."""
 
+    tokens_per_side = 64  # its code book was made for pictures of 512 x 512 pixels and more
+
+    def words_in_frames(self) -> Sequence[int]:
+        return self.image_llm.model.vocabulary_mapping.image_tokens
+
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
-        tokens = super().frame_tokens(clips)
-        rows, _ = self.token_grid(tokens.shape[1], *clips.shape[-2:])
-        side = 2 ** (len(self.image_llm.config.vq_config.channel_multiplier) - 1)
-        rows = clips.shape[-2] // side
-        return tokens.unflatten(1, (rows, -1))[:, :, :-1].flatten(1, 2)
+        rows = clips.shape[-2] // self.token_pixels()
+        return super().frame_tokens(clips).unflatten(1, (rows, -1))[:, :, :-1].flatten(1, 2)
 
-    def blank_frame_size(self) -> tuple[int, int]:
-        return (2 ** (len(self.image_llm.config.vq_config.channel_multiplier) - 1) * 2,) * 2
+    def token_pixels(self) -> int:
+        return 2 ** (len(self.image_llm.config.vq_config.channel_multiplier) - 1)
 
 
-class CodeWordFamily(SizedImageFamily):
+class Apertus1p5Family(SizedImageFamily):
     """Apertus 1.5: pictures become words of a code book, one for each square of pixels."""
 
-    def blank_frame_size(self) -> tuple[int, int]:
-        return (self.image_llm.config.vision_config.spatial_scale_factor,) * 2
+    def words_in_frames(self) -> Sequence[int]:
+        config = self.image_llm.config
+        return range(config.image_token_offset, config.image_token_offset + config.vision_config.codebook_size)
+
+    def token_pixels(self) -> int | None:
+        return self.image_llm.config.vision_config.spatial_scale_factor
 
 
 class LlavaOnevisionFamily(ProjectorFamily):
@@ -90,4 +98,4 @@ def image_sizes(frames: torch.Tensor) -> torch.Tensor:
     return torch.tensor([frames.shape[-2:]], device=frames.device).expand(len(frames), -1)
 
 
-__all__ = ["CodeWordFamily", "LlavaNextFamily", "LlavaOnevisionFamily", "RowEndFamily", "SizedImageFamily"]
+__all__ = ["Apertus1p5Family", "Emu3Family", "LlavaNextFamily", "LlavaOnevisionFamily", "SizedImageFamily"]

@@ -7,7 +7,7 @@ from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.image_llms.image_llm_family import ImageLLMFamily
 
 
-class OuterProjectorFamily(ImageLLMFamily):
+class Llama4Family(ImageLLMFamily):
     """Llama 4: `get_image_features` ends before the projector, which the image-LLM calls itself."""
 
     def visual_tokens(self, image_inputs: dict) -> torch.Tensor:
@@ -15,14 +15,17 @@ class OuterProjectorFamily(ImageLLMFamily):
         return self.image_llm.multi_modal_projector(features.flatten(0, -2)).unflatten(0, features.shape[:-1])
 
 
-class CodeBookFamily(ImageLLMFamily):
+class ChameleonFamily(ImageLLMFamily):
     """Chameleon: pictures become words of a code book, and language model and code book are one module."""
 
     def decoder(self) -> nn.Module:
         return self.image_llm.model.layers
 
+    def image_size(self) -> tuple[int, int] | None:
+        return (self.image_llm.config.vq_config.resolution,) * 2
 
-class RawPixelsFamily(ImageLLMFamily):
+
+class FuyuFamily(ImageLLMFamily):
     """Fuyu: patches go into the LLM through one linear layer, whose output is not called `pooler_output`."""
 
     def frame_inputs(self, clips: torch.Tensor) -> dict:
@@ -38,11 +41,11 @@ class RawPixelsFamily(ImageLLMFamily):
         (patches,) = image_inputs.values()
         return self.encoder_owner().get_image_features(patches, return_dict=True).last_hidden_state
 
-    def blank_frame_size(self) -> tuple[int, int]:
-        return (self.image_llm.config.patch_size,) * 2
+    def token_pixels(self) -> int | None:
+        return self.image_llm.config.patch_size
 
 
-class MarkedImageFamily(ImageLLMFamily):
+class Ovis2Family(ImageLLMFamily):
     """Ovis 2: the words that mark an image, and here a video, have embeddings of their own beside the encoder."""
 
     def embed_words(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -55,7 +58,7 @@ class MarkedImageFamily(ImageLLMFamily):
         return embeds
 
 
-class PrefixFamily(ImageLLMFamily):
+class PaliGemmaFamily(ImageLLMFamily):
     """PaliGemma: the prompt is read in both directions, the answer from left to right."""
 
     def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
@@ -65,13 +68,13 @@ class PrefixFamily(ImageLLMFamily):
         return {"token_type_ids": (labels != IGNORED_LABEL).long()}  # else the answer would be seen before it is given
 
 
-class LayerWordsFamily(ImageLLMFamily):
+class Gemma3nFamily(ImageLLMFamily):
     """Gemma 3n: each layer of the LLM has embeddings of the words of its own."""
 
-    looks_up_ids = True
+    needs_input_ids = True
 
 
-class PositionedImagesFamily(ImageLLMFamily):
+class VideoLlavaFamily(ImageLLMFamily):
     """Video-LLaVA: pictures have a name of their own among the inputs of the LLM."""
 
     def image_input_names(self, inputs: dict) -> set[str]:
@@ -84,11 +87,11 @@ class PositionedImagesFamily(ImageLLMFamily):
 
 
 __all__ = [
-    "CodeBookFamily",
-    "LayerWordsFamily",
-    "MarkedImageFamily",
-    "OuterProjectorFamily",
-    "PositionedImagesFamily",
-    "PrefixFamily",
-    "RawPixelsFamily",
+    "ChameleonFamily",
+    "FuyuFamily",
+    "Gemma3nFamily",
+    "Llama4Family",
+    "Ovis2Family",
+    "PaliGemmaFamily",
+    "VideoLlavaFamily",
 ]

@@ -9,7 +9,7 @@ from linvt.image_llms.image_llm_family import ImageLLMFamily
 
 
 class TiledImageFamily(ImageLLMFamily):
-    """Pixels have an axis for the tiles of an image: Idefics 2 and 3, SmolVLM, PerceptionLM."""
+    """Pixels have an axis for the tiles of an image: Idefics 3, SmolVLM."""
 
     def frame_inputs(self, clips: torch.Tensor) -> dict:
         frames = self._single_frames(clips).clone()
@@ -18,13 +18,28 @@ class TiledImageFamily(ImageLLMFamily):
         return {"pixel_values": frames[:, None]}
 
 
-class DeepTileFamily(ImageLLMFamily):
+class Idefics2Family(TiledImageFamily):
+    """Idefics 2: a Perceiver makes equally many tokens of every picture, of up to 70 x 70 patches."""
+
+    def frame_size(self) -> tuple[int, int]:
+        return (32 * self.image_llm.config.vision_config.patch_size,) * 2
+
+
+class PerceptionLMFamily(TiledImageFamily):
+    """PerceptionLM: its encoder is one of `timm`, whose arguments say the size of a tile."""
+
+    def image_size(self) -> tuple[int, int] | None:
+        size = (self.image_llm.config.vision_config.model_args or {}).get("img_size")
+        return size and (size[0], size[1])
+
+
+class GraniteDoclingFamily(ImageLLMFamily):
     """
     Granite Docling: tiles with the mask of those that are there, and deep features that enter lower layers of the
-    LLM. Video tokens have none, as with [`DeepFeatureFamily`].
+    LLM. Video tokens have none, as with [`DeepStackFamily`].
     """
 
-    fills_images = True
+    inserts_images_itself = True
 
     def frame_inputs(self, clips: torch.Tensor) -> dict:
         frames = self._single_frames(clips)
@@ -32,14 +47,17 @@ class DeepTileFamily(ImageLLMFamily):
         return {"pixel_values": frames[:, None], "pixel_attention_mask": there}
 
 
-class SeparatorFamily(ImageLLMFamily):
+class DeepseekOcr2Family(ImageLLMFamily):
     """DeepSeek-OCR 2: after the tokens of an image stands a separator, which is no part of the frame."""
 
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         return super().frame_tokens(clips)[:, :-1]
 
+    def image_size(self) -> tuple[int, int] | None:
+        return (self.image_llm.config.vision_config.sam_config.image_size,) * 2
 
-class NewlineFamily(SeparatorFamily):
+
+class UnlimitedOcrFamily(DeepseekOcr2Family):
     """Unlimited-OCR: also a newline after each row of a square."""
 
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
@@ -48,4 +66,11 @@ class NewlineFamily(SeparatorFamily):
         return tokens.unflatten(1, (rows, rows + 1))[:, :, :-1].flatten(1, 2)
 
 
-__all__ = ["DeepTileFamily", "NewlineFamily", "SeparatorFamily", "TiledImageFamily"]
+__all__ = [
+    "DeepseekOcr2Family",
+    "GraniteDoclingFamily",
+    "Idefics2Family",
+    "PerceptionLMFamily",
+    "TiledImageFamily",
+    "UnlimitedOcrFamily",
+]
