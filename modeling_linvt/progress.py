@@ -1,76 +1,85 @@
-"""Progress of a long task: a bar on a terminal, a line every 30 s anywhere else, such as in the log of a batch job."""
+"""Shows the progress of a long task on standard error: to a person as a bar, to a log as lines."""
 
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 
-SECONDS_BETWEEN_LINES = 30
+LINE_SECONDS = 30.0  # between two lines where there is no terminal
+LONG_SECONDS = 60.0  # a task that takes longer gets its hint
+ESTIMATE_SECONDS = 2.0  # before, an estimate means little
 
 
 class Progress:
     """
-    Shows on standard error how much of a task is done.
+    Shows a bar with the time left where standard error is a terminal, and a line every half minute where it is not,
+    such as in the log of a job. Entering it gives `on_progress(fraction)`.
 
     Args:
-        task (`str`): What is being done, such as `"Checking rows"`.
-        total (`int`): Units of the whole task.
-        unit (`str`): Name of a unit, such as `"row"`.
+        task (`str`): Such as `"reading"`.
         hidden (`bool`, *optional*, defaults to `False`): Whether nothing is shown, as on all ranks but the first.
+        hint (`str`, *optional*): Shown once, as soon as the task seems to take more than a minute.
+        clock (`Callable[[], float]`, *optional*): Gives the time in seconds.
 
     Example:
 
     ```python
-    >>> with Progress("Checking rows", len(rows), "row") as progress:
-    ...     for row in rows:
+    >>> with Progress("checking rows") as on_progress:
+    ...     for number, row in enumerate(rows, start=1):
     ...         check(row)
-    ...         progress.advance()
+    ...         on_progress(number / len(rows))
     ```
     """
 
-    def __init__(self, task: str, total: int, unit: str, *, hidden: bool = False):
-        self.task, self.total, self.unit, self.hidden = task, total, unit, hidden
-        self.done = 0.0
-        self._bar: tqdm | None = None
-        self._start_seconds = self._line_seconds = time.monotonic()
-        self._done_in_last_line: float | None = None
+    def __init__(
+        self,
+        task: str,
+        *,
+        hidden: bool = False,
+        hint: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.task, self.hidden, self.hint, self.clock = task, hidden, hint, clock
+        self.bar: tqdm | None = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Callable[[float], None]:
+        self.start_seconds = self.line_seconds = self.clock()
         if not self.hidden and sys.stderr.isatty():
-            self._bar = tqdm(desc=self.task, total=self.total, unit=self.unit)
-        self._start_seconds = self._line_seconds = time.monotonic()
-        return self
+            bar_format = "{desc} {bar} {n:.0f}% {remaining} left"
+            self.bar = tqdm(total=100, desc=self.task, leave=False, bar_format=bar_format)
+        return self._report
 
-    def __exit__(self, *error) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif self._done_in_last_line not in (None, self.done):
-            self._write_line()  # a log that says that the task has begun also says how it ended
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
-    def advance(self, count: float = 1) -> None:
-        """Adds units that are done; a fraction is as good as a whole one."""
-        self.done += count
-        if self._bar is not None:
-            self._bar.update(count)
-        elif not self.hidden and time.monotonic() - self._line_seconds >= SECONDS_BETWEEN_LINES:
-            self._write_line()
-
-    def _write_line(self) -> None:
-        self._line_seconds = time.monotonic()
-        self._done_in_last_line = self.done
-        seconds = self._line_seconds - self._start_seconds
-        left = f", {_time(seconds / self.done * (self.total - self.done))} left" if self.done < self.total else ""
-        unit = self.unit if self.total == 1 else f"{self.unit}s"
-        sys.stderr.write(f"{self.task}: {self.done:,.0f} of {self.total:,} {unit} in {_time(seconds)}{left}\n")
-        sys.stderr.flush()
+    def _report(self, fraction: float) -> None:
+        if self.hidden or fraction <= 0:
+            return
+        now = self.clock()
+        elapsed = now - self.start_seconds
+        if self.hint is not None and elapsed >= ESTIMATE_SECONDS and elapsed / fraction > LONG_SECONDS:
+            _print_line(f"hint: {self.hint}")
+            self.hint = None
+        if self.bar is not None:
+            self.bar.update(100 * fraction - self.bar.n)
+        elif now - self.line_seconds >= LINE_SECONDS and fraction < 1:
+            self.line_seconds = now
+            left = elapsed / fraction - elapsed
+            _print_line(f"{self.task} {fraction:.0%}, about {_duration(left)} left")
 
 
-def _time(seconds: float) -> str:
-    if seconds < 60:
+def _print_line(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)  # above a bar, if there is one
+    sys.stderr.flush()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-__all__ = ["SECONDS_BETWEEN_LINES", "Progress"]
+__all__ = ["Progress"]

@@ -15,9 +15,9 @@ from transformers import BertConfig, pipeline
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor
 from linvt.conversion.convert_autoshot import published_keys
+from linvt.progress import Progress
 from linvt_cli.cli_ask import SMALL_MODEL
 from linvt_cli.cli_main import main
-from linvt_cli.cli_progress import Progress
 
 
 def small_model():
@@ -130,7 +130,7 @@ def test_ask_spreads_the_frames_over_the_shots_unless_told_not_to(run, tmp_path)
 def test_ask_recommends_uniform_where_finding_shots_takes_long(run, video_file, monkeypatch):
     """A minute and a half passes between any two looks at the clock."""
     seconds = iter(range(0, 10**6, 90))
-    monkeypatch.setattr("linvt_cli.cli_ask.Progress", partial(Progress, clock=lambda: next(seconds)))
+    monkeypatch.setattr("linvt.progress.Progress", partial(Progress, clock=lambda: next(seconds)))
     for options, hinted in (((), True), (("--uniform",), False), (("--json",), False)):
         code, _, errors = run("ask", video_file(12), "What?", "--max-new-tokens", 2, *options)
         assert code == 0 and ("hint: --uniform is much faster" in errors) == hinted, errors

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from linvt_cli.cli_checks import check_folder, check_video
 from linvt_cli.cli_output import about_video, add_json_option, describe_video, table
-from linvt_cli.cli_progress import Progress
 
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ def ask(options: argparse.Namespace) -> dict:
 
     from linvt.hub.export import load_whole
     from linvt.processors.processing_linvt import LinVTProcessor
+    from linvt.progress import Progress
 
     name = SMALL_MODEL if options.model is None else options.model
     model = load_whole(name, dtype="auto", device_map=_device(options.device))
@@ -60,7 +60,7 @@ def ask(options: argparse.Namespace) -> dict:
     settings = {name: value for name, value in settings.items() if value is not None}
     if options.autoshot is not None or options.uniform:
         settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
-    with Progress("reading", options, hint=None if options.uniform else UNIFORM_HINT) as on_progress:
+    with Progress("reading", hidden=options.json, hint=None if options.uniform else UNIFORM_HINT) as on_progress:
         inputs = processor.apply_chat_template(
             [{"role": "user", "content": content}],
             tokenize=True,
@@ -75,7 +75,7 @@ def ask(options: argparse.Namespace) -> dict:
     with torch.no_grad():
         frame_tokens, grid = model.encode_video(inputs.pop("pixel_values_videos"), inputs["video_shot_ids"])
     inputs |= {"video_frame_tokens": frame_tokens, "video_token_grid": torch.tensor([grid])}
-    with Progress("answering", options) as on_progress:
+    with Progress("answering", hidden=options.json) as on_progress:
         streamer = _GenerationProgress(on_progress, options.max_new_tokens)
         limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}
         output = model.generate(**inputs, **limits, streamer=streamer)

@@ -6,7 +6,6 @@ from pathlib import Path
 from linvt_cli.cli_checks import check_folder, check_new_folder
 from linvt_cli.cli_choices import DTYPES, KINDS
 from linvt_cli.cli_output import add_json_option, table
-from linvt_cli.cli_progress import Progress
 
 
 def add_convert_command(commands: argparse._SubParsersAction) -> None:
@@ -40,9 +39,10 @@ def convert(options: argparse.Namespace) -> dict:
     import torch
 
     from linvt.conversion.convert import convert_checkpoint
+    from linvt.progress import Progress
 
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
-    with Progress("converting", options) as on_progress:
+    with Progress("converting", hidden=options.json) as on_progress:
         converted = convert_checkpoint(
             options.source, options.output, options.kind, options.revision, dtype, on_progress
         )

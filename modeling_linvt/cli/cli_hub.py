@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from linvt_cli.cli_checks import check_folder, check_new_folder
 from linvt_cli.cli_choices import FORMATS
 from linvt_cli.cli_output import add_json_option, table
-from linvt_cli.cli_progress import Progress
 
 
 if TYPE_CHECKING:
@@ -149,8 +148,9 @@ def _add_format_options(command: argparse.ArgumentParser) -> None:
 
 def _export(options: argparse.Namespace, output: str | Path, **settings) -> "Exported":
     from linvt.hub.export import export_model
+    from linvt.progress import Progress
 
-    with Progress("exporting", options) as on_progress:
+    with Progress("exporting", hidden=options.json) as on_progress:
         return export_model(
             options.model, output, options.format, license=options.license, on_progress=on_progress, **settings
         )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from linvt_cli.cli_checks import check_folder, check_new_picture, check_video
 from linvt_cli.cli_choices import MAX_THUMBNAILS
 from linvt_cli.cli_output import about_video, add_json_option, describe_video, table
-from linvt_cli.cli_progress import Progress
 
 
 if TYPE_CHECKING:
@@ -50,11 +49,12 @@ def shots(options: argparse.Namespace) -> dict:
     from linvt.processors.shots.contact_sheet import check_picture_format, thumbnail
     from linvt.processors.shots.shot_detection import load_shot_detector
     from linvt.processors.video.video_reading import read_video
+    from linvt.progress import Progress
 
     if options.contact_sheet is not None:
         check_picture_format(options.contact_sheet)  # before the video is read, which may take minutes
     detect_shots = load_shot_detector(options.autoshot)
-    with Progress("reading", options) as on_progress:
+    with Progress("reading", hidden=options.json) as on_progress:
         video = read_video(
             options.video,
             # Enough for one from every shot. How many shots there are is not known yet, and reading (for a URL also
