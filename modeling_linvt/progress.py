@@ -1,4 +1,4 @@
-"""Shows the progress of a long task on standard error: to a person as a bar, to a log as lines."""
+"""Progress of a long task: a bar on a terminal, a line every 30 s anywhere else, such as in the log of a batch job."""
 
 import sys
 import time
@@ -7,9 +7,7 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 
-LINE_SECONDS = 30.0  # between two lines where there is no terminal
-LONG_SECONDS = 60.0  # a task that takes longer gets its hint
-ESTIMATE_SECONDS = 2.0  # before, an estimate means little
+SECONDS_BETWEEN_LINES = 30
 
 LONG_SECONDS = 60  # a task that takes longer gets its hint
 ESTIMATE_SECONDS = 2  # before, an estimate means little
@@ -17,8 +15,7 @@ ESTIMATE_SECONDS = 2  # before, an estimate means little
 
 class Progress:
     """
-    Shows a bar with the time left where standard error is a terminal, and a line every half minute where it is not,
-    such as in the log of a job. Entering it gives `on_progress(fraction)`.
+    Shows on standard error how much of a task is done.
 
     Args:
         task (`str`): What is being done, such as `"Checking rows"`.
@@ -31,10 +28,10 @@ class Progress:
     Example:
 
     ```python
-    >>> with Progress("checking rows") as on_progress:
-    ...     for number, row in enumerate(rows, start=1):
+    >>> with Progress("Checking rows", len(rows), "row") as progress:
+    ...     for row in rows:
     ...         check(row)
-    ...         on_progress(number / len(rows))
+    ...         progress.advance()
     ```
     """
 
@@ -54,8 +51,7 @@ class Progress:
         self._start_seconds = self._line_seconds = clock()
         self._done_in_last_line: float | None = None
 
-    def __enter__(self) -> Callable[[float], None]:
-        self.start_seconds = self.line_seconds = self.clock()
+    def __enter__(self) -> "Progress":
         if not self.hidden and sys.stderr.isatty():
             if self.unit is None:
                 bar_format = "{desc} {bar} {percentage:.0f}% {remaining} left"
@@ -102,15 +98,11 @@ class Progress:
         sys.stderr.flush()
 
 
-def _print_line(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)  # above a bar, if there is one
-    sys.stderr.flush()
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
+def _time(seconds: float) -> str:
+    if seconds < 60:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-__all__ = ["Progress"]
+__all__ = ["SECONDS_BETWEEN_LINES", "Progress"]

@@ -1,51 +1,51 @@
-"""Progress of a task: a bar for a person, lines for a log, nothing where it is hidden."""
+"""Long tasks say how far they are where a person looks, and where only a log file does."""
 
 import io
 import re
 
 import pytest
 
+from linvt import progress
 from linvt.progress import Progress
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """`shown(reports, ...)`: what is written to standard error by a task that reports (seconds, fraction)."""
+class Stream(io.StringIO):
+    def __init__(self, is_terminal: bool):
+        super().__init__()
+        self.is_terminal = is_terminal
 
-    def show(reports, is_terminal=False, hidden=False, hint=None) -> str:
-        stream = io.StringIO()
-        stream.isatty = lambda: is_terminal
-        monkeypatch.setattr("sys.stderr", stream)
-        seconds = [0.0]
-        monkeypatch.setattr("tqdm.std.time", lambda: seconds[0])
-        with Progress("reading", hidden=hidden, hint=hint, clock=lambda: seconds[0]) as on_progress:
-            for seconds[0], fraction in reports:
-                on_progress(fraction)
-        return stream.getvalue()
-
-    return show
+    def isatty(self) -> bool:
+        return self.is_terminal
 
 
-def test_a_log_gets_a_line_every_half_minute(shown):
-    every_second = [(second, second / 400) for second in range(1, 401)]
-    lines = shown(every_second).splitlines()
-    assert len(lines) == 400 // 30
-    assert lines[0] == "reading 8%, about 6 min left" and lines[-1] == "reading 98%, about 10 s left"
+def run(monkeypatch, is_terminal: bool = False, seconds_between_lines: float = 0, **kwargs) -> str:
+    stream = Stream(is_terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", seconds_between_lines)
+    with Progress("Checking rows", 2000, "row", **kwargs) as shown:
+        for _ in range(4):
+            shown.advance(500)
+    return stream.getvalue()
 
 
-def test_the_time_that_is_left_is_told_in_a_unit_that_fits(shown):
-    slow = [(40, 0.001), (80, 0.01), (8000, 0.99)]
-    assert [line.split("about ")[1] for line in shown(slow).splitlines()] == ["11.1 h left", "2.2 h left", "81 s left"]
+def test_a_log_gets_lines(monkeypatch):
+    lines = run(monkeypatch).splitlines()
+    assert [re.match(r"Checking rows: ([\d,]+) of 2,000 rows in \d+ s", line)[1] for line in lines] == [
+        "500",
+        "1,000",
+        "1,500",
+        "2,000",
+    ]
+    assert all(line.endswith(" left") for line in lines[:-1]) and "left" not in lines[-1]
 
 
-def test_a_short_task_says_nothing_in_a_log(shown):
-    assert shown([(10, 0.3), (20, 0.6), (29, 1.0)], hint="--uniform") == ""
-    assert shown([(29, 0.5), (31, 1.0)]) == ""  # it is done when its first line is due
+def test_a_short_task_says_nothing_in_a_log(monkeypatch):
+    assert run(monkeypatch, seconds_between_lines=1000) == ""
 
 
-def test_a_terminal_gets_a_bar_with_the_time_that_is_left(shown):
-    text = shown([(second, second / 100) for second in range(1, 100)], is_terminal=True)
-    assert re.search(r"reading .*\d+% [\d:]+ left", text) and "about" not in text
+def test_a_terminal_gets_a_bar(monkeypatch):
+    shown = run(monkeypatch, is_terminal=True, seconds_between_lines=1000)
+    assert "2000/2000" in shown and "\r" in shown
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

@@ -200,9 +200,12 @@ def test_the_loss_is_per_token_whatever_the_accumulation(run_of):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_transformers_own_trainer_over_ranks_with_gradient_checkpointing(run_of):
+def test_transformers_own_trainer_over_ranks_with_gradient_checkpointing(run_of, video_file):
     """DDP then waits for a gradient of every weight that learns, so the temperature must not where no loss has it."""
     folder = run_of("qwen2_vl")
+    # With a video in every row: the encoder learns too, and has no gradient on a rank that has none.
+    chats = [row("What?", f"{number} cats.", video_file(4 + number, number)) for number in range(4)]
+    (folder / "rows.json").write_text(json.dumps(chats))
     script = [Path(__file__).with_name("training_runs.py"), folder, "plain", "2"]
     done = run([sys.executable, *launcher_of("ddp_cpu.yaml"), *script])
     assert done.returncode == 0, done.stderr

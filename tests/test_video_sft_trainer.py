@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from tiny_families import FAMILIES, VARIANTS, random_video, write_video
 from training_runs import row, settings
+from transformers import TrainingArguments
 from trl import SFTTrainer
 
 import linvt.training
@@ -88,6 +89,11 @@ def test_what_would_be_passed_over_is_refused(make_trainer, changes, kwargs, nam
 def test_rows_are_grouped_by_lengths_that_are_given(make_trainer, rows):
     grouped = {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 1}
     make_trainer(grouped, train_dataset=rows.add_column("length", [30, 4, 30])).train()
+
+
+def test_settings_of_another_trainer_are_refused(make_trainer, tmp_path):
+    with pytest.raises(TypeError, match="TrainingArguments.*SFTConfig"):
+        make_trainer(args=TrainingArguments(str(tmp_path), use_cpu=True))
 
 
 def test_that_answers_alone_are_learnt_may_be_asked_for(make_trainer):

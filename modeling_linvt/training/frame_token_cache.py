@@ -98,10 +98,10 @@ class FrameTokenCache:
         # With a generator of its own: by default a loader draws from the one that the training draws from.
         loader = DataLoader(missing, batch_size=None, num_workers=num_workers, generator=torch.Generator())
         is_other_rank = PartialState().process_index > 0
-        with Progress(f"encoding {len(missing):,} videos", hidden=is_other_rank) as on_progress:
-            for number, (path, inputs) in enumerate(loader, start=1):
+        with Progress("Encoding videos", len(missing), "video", hidden=is_other_rank) as progress:
+            for path, inputs in loader:
                 self._keep(path, inputs)
-                on_progress(number / len(missing))
+                progress.advance()
 
     def _keep(self, path: Path, inputs: dict[str, torch.Tensor] | str) -> None:
         """Writes V of a video, or why it cannot be read."""

@@ -127,12 +127,10 @@ def check_rows(
         generator=torch.Generator(),  # or the loader would draw from the one that the training draws from
     )
     found: list[tuple[int, str, int]] = []
-    done = 0
-    with Progress(f"checking {len(dataset):,} rows", hidden=rank > 0) as on_progress:
+    with Progress("Checking rows", len(share), "row", hidden=rank > 0) as progress:
         for results in loader:
             found += [result for result in results if result is not None]
-            done += len(results)
-            on_progress(done / len(share))
+            progress.advance(len(results))
     if num_ranks > 1:
         found = gather_object(found)
     return {place: BadRowError(reason, number) for place, reason, number in sorted(found)}

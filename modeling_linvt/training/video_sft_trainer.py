@@ -67,6 +67,8 @@ class VideoSFTTrainer(SFTTrainer):
         contrastive_weight: float = 0.0,
         **kwargs: Any,
     ):
+        if not isinstance(args, SFTConfig):
+            raise TypeError(f"args is {type(args).__name__}; give a trl.SFTConfig.")
         processor = kwargs.get("processing_class")
         if kwargs.get("data_collator") is None:
             if not isinstance(processor, LinVTProcessor):
