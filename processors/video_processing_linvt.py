@@ -196,19 +196,23 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     def frame_options(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> dict:
         """
-        Returns all settings by name, overridden by `kwargs`: which frames of a video are picked, and how they look.
+        Returns all settings by name, overridden by those of `kwargs` that are not `None`: which frames of a video are
+        picked, and how they look. (A call takes all frames with `do_sample_frames=False`.)
 
         Raises:
             `TypeError` or `ValueError`: As [`check_video_settings`] and [`frame_size`] do.
         """
         check_video_settings(kwargs)
-        options = {name: kwargs.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        options = {name: given.get(name, getattr(self, name, None)) for name in self.valid_kwargs.__annotations__}
         for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
-            if kwargs.get(name) is not None:
+            if name in given:
                 options[other] = None
         check_video_settings(options)  # attributes may have been set since they were checked
         options["size"] = frame_size(options["size"])
-        if options["shot_detection"] == "autoshot" and options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
+        if options["shot_detection"] == "uniform":
+            options["autoshot_model"] = None  # needs no weights, so they may be missing
+        elif options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
             options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 

@@ -162,8 +162,9 @@ def test_times_come_from_the_file(make_linvt, video_file):
 
 def test_all_frames_of_an_array_without_a_number(make_linvt):
     _, processor = make_linvt("llava")
-    for options in ({"num_frames": None}, {"do_sample_frames": False}):
-        video = processor.video_processor(random_video(8), return_tensors="pt", **options)
+    unlimited = LinVTVideoProcessor(num_frames=None)
+    for read, options in ((unlimited, {}), (processor.video_processor, {"do_sample_frames": False})):
+        video = read(random_video(8), return_tensors="pt", **options)
         assert video["pixel_values_videos"].shape[0] == 8
 
 

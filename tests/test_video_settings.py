@@ -32,7 +32,21 @@ def test_one_of_rate_and_number_of_frames_holds(settings, expected, tmp_path):
     processor = LinVTVideoProcessor(**settings)
     assert num_frames(processor) == expected
     assert num_frames(reloaded(processor, tmp_path)) == expected
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, 32), ({"fps": 2.0}, 8), ({"num_frames": 7}, 7)])
+def test_a_call_overrides_what_a_processor_is_set_to(settings, expected):
     assert num_frames(LinVTVideoProcessor(), **settings) == expected
+
+
+def test_none_at_a_call_leaves_a_setting_as_it_is():
+    """All frames of an hour of video would fill the memory, for a `None` that a caller passes on."""
+    settings = {"num_frames": 7, "size": 42, "resample": 3, "shot_detection": "uniform", "do_sample_frames": True}
+    processor, frames = LinVTVideoProcessor(**settings), random_video(12)
+    expected = processor(frames, **TIMED)
+    nothing = processor(frames, **TIMED, **dict.fromkeys([*settings, "fps", "do_resize", "image_mean", "device"]))
+    assert torch.equal(nothing["pixel_values_videos"], expected["pixel_values_videos"])
+    assert num_frames(processor, do_sample_frames=False) == SECONDS * FILE_FPS
 
 
 def test_what_a_call_gives_of_the_two_takes_the_place_of_either(tmp_path):
