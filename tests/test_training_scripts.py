@@ -48,6 +48,34 @@ def test_settings_reach_the_processor(make_linvt, tmp_path):
         assert expected == {name: getattr(found, name) for name in expected}
 
 
+def test_frames_have_the_size_that_the_model_or_the_option_says(image_llm, tmp_path):
+    """Also where images may have any size; an option of one number is an error before anything is loaded."""
+    for part in image_llm("qwen2_vl"):
+        part.save_pretrained(tmp_path / "image_llm")
+    options = [
+        "--model",
+        str(tmp_path / "image_llm"),
+        "--dataset",
+        "chats.jsonl",
+        "--output_dir",
+        "aligned",
+        "--use_cpu",
+    ]
+    parser = TrlParser((AlignmentArguments, SFTConfig))
+    for given, expected in (([], (448, 448)), (["--frame_size", "56", "84"], (56, 84))):
+        arguments, _ = parser.parse_args_and_config([*options, *given])
+        model, processor = load_model_and_processor(arguments, '{"hidden_size": 32}')
+        assert processor.video_processor.size == dict(zip(("height", "width"), expected, strict=True))
+        model.save_pretrained(tmp_path / "model")
+        processor.save_pretrained(tmp_path / "model")
+    size = [28, 56]
+    _, processor = load_model_and_processor(DataArguments(str(tmp_path / "model"), "chats.jsonl", frame_size=size))
+    assert processor.video_processor.size == {"height": 28, "width": 56}
+    arguments, config = parser.parse_args_and_config([*options, "--frame_size", "56"])
+    with pytest.raises(ValueError, match=r"frame_size is \[56\]; give height and width"):
+        check_settings(arguments, config)
+
+
 def test_a_fresh_video_tokenizer_is_told_with_its_settings(image_llm, tmp_path, capsys):
     for part in image_llm("llava"):
         part.save_pretrained(tmp_path)

@@ -11,6 +11,9 @@ from PIL import Image
 from transformers.processing_utils import ProcessorMixin
 
 
+_UNPADDED = {"padding": False, "truncation": False}  # whatever the tokenizer does by default
+
+
 @dataclass(frozen=True)
 class PresentedImage:
     """
@@ -43,7 +46,7 @@ class PresentedImage:
         bos = tokenizer.bos_token
         written_bos = {"add_special_tokens": False} if bos is not None and prompt.startswith(bos) else {}
         images_kwargs = {"return_tensors": "pt", **_whole_image(processor)}
-        call = {"images_kwargs": images_kwargs, "return_text_replacement_offsets": True, **written_bos}
+        call = {"images_kwargs": images_kwargs, "return_text_replacement_offsets": True, **_UNPADDED, **written_bos}
         try:
             inputs = processor(images=[image], text=[prompt], **call)
         except ValueError as error:
@@ -57,13 +60,15 @@ class PresentedImage:
             written = written_image(processor, image_token, image, images_kwargs)
         else:
             written = offsets[0][0]["replacement"]
-        runs = [list(run) for _, run in groupby(tokenizer(written, add_special_tokens=False)["input_ids"])]
+        runs = [
+            list(run) for _, run in groupby(tokenizer(written, add_special_tokens=False, **_UNPADDED)["input_ids"])
+        ]
         token_id = max(runs, key=len)[0]  # visual tokens stand in rows, and nothing between them is repeated so often
         token = tokenizer.convert_ids_to_tokens(token_id)
         start, end = written.partition(token)[0], written.rpartition(token)[2]
         filled = prompt.replace(image_token, written)
         for special_tokens in (written_bos, {"add_special_tokens": False}):
-            text = tokenizer.decode(tokenizer(filled, **special_tokens)["input_ids"])
+            text = tokenizer.decode(tokenizer(filled, **special_tokens, **_UNPADDED)["input_ids"])
             added = _added(own, text, text.rindex(token) + len(token) + len(end))
             if added is not None:
                 prompt_start, behind_image, prompt_end = added
@@ -77,7 +82,8 @@ class PresentedImage:
 
 def written_image(processor: ProcessorMixin, image_token: str, image, images_kwargs: dict) -> str:
     """Returns what a processor that tells no replacements writes for an image: special tokens, read off its ids."""
-    inputs = processor(images=[image], text=[image_token], images_kwargs=images_kwargs, add_special_tokens=False)
+    call = {"images_kwargs": images_kwargs, "add_special_tokens": False, **_UNPADDED}
+    inputs = processor(images=[image], text=[image_token], **call)
     return processor.tokenizer.decode(_ids(inputs))
 
 
