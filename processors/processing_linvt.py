@@ -4,20 +4,18 @@ A prompt without videos goes through the image-LLM's processor and nothing else.
 presented the way the image-LLM presents one image, with `num_video_tokens` placeholders instead of the image's.
 """
 
-from functools import cached_property
-from itertools import islice
 from typing import Any, Protocol
 
 from PIL import Image
 from transformers import BatchFeature, PreTrainedConfig
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from linvt.processors.call_arguments import ArgumentSorter, CallArguments, LinVTProcessorKwargs
 from linvt.processors.image_llm_processor import build_image_llm_processor, place_of_images, settings_of
 from linvt.processors.prompts.chat_visuals import chat_visuals, may_name_video, read_conversations
 from linvt.processors.prompts.instruction_turns import TurnHeaders
-from linvt.processors.prompts.presented_image import PresentedImage, written_image
+from linvt.processors.prompts.presented_image import PresentedImage, process_images
 from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
 from linvt.processors.video.video_sources import flatten_videos, resolve_video
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
@@ -72,6 +70,7 @@ class LinVTProcessor(ProcessorMixin):
         self.image_token = place_of_images(self._processor)
         self.video_token = getattr(self._processor, "video_token", None) or "<video>"
         self._headers_of_template: dict[str, TurnHeaders] = {}
+        self._presented_images: dict[tuple[str | None, int, int], PresentedImage] = {}
 
     @classmethod
     def from_image_llm_processor(
@@ -158,9 +157,9 @@ class LinVTProcessor(ProcessorMixin):
         self.video_processor.save_autoshot(save_directory)
         return super().save_pretrained(save_directory, *args, **kwargs)
 
-    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+    def replace_video_token(self, video_inputs: dict, video_idx: int, template: str | None = None, **kwargs) -> str:
         """Returns what a video becomes in the prompt: `num_video_tokens` tokens between the markers of an image."""
-        presented = self._presented_image
+        presented = self._presented_image(template)
         return presented.start + presented.token * self.num_video_tokens + presented.end
 
     def apply_chat_template(
@@ -280,28 +279,31 @@ class LinVTProcessor(ProcessorMixin):
         Returns:
             The inputs, not yet tensors, and per prompt the places of its tokens and what was filled in.
         """
-        # The image-LLM's own processor adds to a prompt with an image what it adds to any.
-        added, at_end = self._presented_image.prompt_start, self._presented_image.prompt_end
-        if not text_kwargs.get("add_special_tokens", True):
-            added = ""
-        text = [prompt.removeprefix(added) for prompt in text]
-        data, image_replacements = self._process_images_alone(images, text, image_kwargs)
+        presented = self._presented_image(template)
+        at_start = presented.prompt_start if text_kwargs.get("add_special_tokens", True) else ""
+        text = [prompt.removeprefix(at_start) for prompt in text]
+        flat = [] if images is None else _flatten(self.image_processor.fetch_images(images))
+        without_videos = [prompt.replace(self.video_token, "") for prompt in text]
+        data, image_replacements = process_images(
+            self._processor, flat, without_videos, self.image_token, image_kwargs
+        )
         data |= video_inputs
         num_videos = sum(prompt.count(self.video_token) for prompt in text)
-        video_replacements = [self.replace_video_token(data, index) for index in range(num_videos)]
+        video_replacements = [self.replace_video_token(data, index, template) for index in range(num_videos)]
         filled, replacements = self.get_text_with_replacements(text, image_replacements, video_replacements)
 
         keep_offsets = text_kwargs.get("return_offsets_mapping", False)
         encoding = self.tokenizer(
-            [added + prompt + at_end for prompt in filled], **{**text_kwargs, "return_offsets_mapping": True}
+            [at_start + prompt + presented.prompt_end for prompt in filled],
+            **{**text_kwargs, "return_offsets_mapping": True},
         )
         offsets = encoding["offset_mapping"] if keep_offsets else encoding.pop("offset_mapping")
         data |= encoding
         # Places of tokens are those in the prompt that the chat template wrote.
-        offsets = [[(start - len(added), end - len(added)) for start, end in spans] for spans in offsets]
+        offsets = [[(start - len(at_start), end - len(at_start)) for start, end in spans] for spans in offsets]
         headers, special = self.turn_headers(template), set(self.tokenizer.all_special_ids)
         marks = [
-            mark_tokens(prompt, ids, spans, replaced, headers, self.image_token_id, special)
+            mark_tokens(prompt, ids, spans, replaced, headers, presented.token_id, special)
             for prompt, ids, spans, replaced in zip(filled, encoding["input_ids"], offsets, replacements, strict=True)
         ]
         data["mm_token_type_ids"] = [types for types, _ in marks]
@@ -315,55 +317,25 @@ class LinVTProcessor(ProcessorMixin):
         features = BatchFeature(data, skip_tensor_conversion=self.skip_tensor_conversion)
         return features, list(zip(offsets, replacements, strict=True))
 
-    def _process_images_alone(self, images, text: list[str], image_kwargs: dict) -> tuple[dict, list[str]]:
-        """Returns the image-LLM's own inputs for the images, and what it writes into the prompt for each of them."""
-        num_images = [prompt.count(self.image_token) for prompt in text]
-        flat = [] if images is None else _flatten(self.image_processor.fetch_images(images))
-        if len(flat) != sum(num_images):
-            raise ValueError(
-                f"The prompts have {sum(num_images)} images ({self.image_token}), but {len(flat)} images were given; "
-                "every image needs its place in a prompt."
-            )
-        if not flat:
-            return {}, []
-        remaining = iter(flat)
-        samples = [list(islice(remaining, number)) for number in num_images if number]
-        image_kwargs = {**image_kwargs, "return_tensors": "pt"}  # some processors read what they made as tensors
-        without_videos = (prompt.replace(self.video_token, "") for prompt in text)
-        inputs = self._processor(
-            images=samples,
-            text=[prompt for prompt in without_videos if self.image_token in prompt],
-            images_kwargs=image_kwargs,
-            return_text_replacement_offsets=True,
-        )
-        offsets = inputs.pop("text_replacement_offsets", None)
-        if offsets is None:
-            replaced = [written_image(self._processor, self.image_token, image, image_kwargs) for image in flat]
-        else:
-            replaced = [item["replacement"] for sample in offsets for item in sample]
-        of_text = {*self.tokenizer.model_input_names, "mm_token_type_ids", "moe_mm_token_type_ids", "labels"}
-        return {name: value for name, value in inputs.items() if name not in of_text}, replaced
-
-    @cached_property
-    def _presented_image(self) -> PresentedImage:
-        """Reads off how the image-LLM's processor writes an image of the size of a frame into a prompt."""
-        size = self.video_processor.size
-        blank = Image.new("RGB", (size["width"], size["height"]))
-        prompt = self.image_token
-        if self.chat_template is not None:
-            chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-            (prompt,), _ = self.render_chats(self.resolve_template(), [chat])
-        if prompt.count(self.image_token) != 1:
-            raise ValueError(
-                f"The chat template writes {prompt!r} for a turn with one image; expected one {self.image_token}, the "
-                f"place of an image for {type(self._processor).__name__}. Is it the template of this image-LLM?"
-            )
-        return PresentedImage.of_processor(self._processor, prompt, self.image_token, blank)
+    def _presented_image(self, template: str | None = None) -> PresentedImage:
+        """Reads off how the image-LLM's processor writes an image of the size of a frame into a prompt, once."""
+        if template is None and self.chat_template is not None:
+            template = self.resolve_template()
+        height, width = self.video_processor.size["height"], self.video_processor.size["width"]
+        if (template, height, width) not in self._presented_images:
+            prompt = self.image_token
+            if template is not None:
+                chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+                (prompt,), _ = self.render_chats(template, [chat])
+            blank = Image.new("RGB", (width, height))
+            presented = PresentedImage.of_processor(self._processor, prompt, self.image_token, blank)
+            self._presented_images[template, height, width] = presented
+        return self._presented_images[template, height, width]
 
     @property
     def image_token_id(self) -> int:
         """Returns the id of the token that stands for a visual token of an image or a video."""
-        return self._presented_image.token_id
+        return self._presented_image().token_id
 
     def resolve_template(self, chat_template: str | None = None) -> str:
         """The chat template itself, from a name or by default; a `ValueError` where there is none."""
@@ -404,6 +376,15 @@ class LinVTProcessor(ProcessorMixin):
     @property
     def _argument_sorter(self) -> ArgumentSorter:
         return ArgumentSorter(self._processor)
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Counts the tokens of images and videos of these sizes; vLLM asks for it under this name."""
+        data = self._processor._get_num_multimodal_tokens(image_sizes=image_sizes, **kwargs)
+        if video_sizes is not None:
+            data.num_video_tokens = [self.num_video_tokens] * len(video_sizes)
+        return data
 
     @property
     def model_input_names(self) -> list[str]:

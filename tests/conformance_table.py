@@ -40,6 +40,7 @@ def conform_through_processor(case: Conformance, folder) -> None:
     through.check_frames()
     through.check_presentation()
     through.check_images_and_text()
+    through.check_batch()
     through.check_video(folder)
 
 

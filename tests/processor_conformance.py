@@ -31,22 +31,28 @@ class ProcessorConformance:
         self.video = np.random.default_rng(0).integers(0, 256, (FRAMES, side, side, 3), dtype=np.uint8)
         self.picture = Image.fromarray(self.video[0])
 
-    def inputs(self, processor, *parts: str) -> dict:
-        """Model inputs of a user turn of the parts `video`, `image` and texts."""
-        call = self.call if "image" in parts else {}
-        if "video" in parts:
-            call = call | {"video_metadata": [{"fps": 2.0, "total_num_frames": FRAMES}]}
+    def inputs(self, processor, *parts: str | tuple[str, ...], **call) -> dict:
+        """Model inputs of a user turn of the parts `video`, `image` and texts, or of a batch of such turns."""
+        is_batch = isinstance(parts[0], tuple)
+        rows = parts if is_batch else [parts]
+        if any("image" in row for row in rows):
+            call |= self.call
+        num_videos = sum(row.count("video") for row in rows)
+        if num_videos:
+            call |= {"video_metadata": [{"fps": 2.0, "total_num_frames": FRAMES}] * num_videos}
         given = {"video": self.video, "image": self.picture}
-        content = [
-            {"type": part, part: given[part]} if part in given else {"type": "text", "text": part} for part in parts
+        chats = [
+            [{"type": part, part: given[part]} if part in given else {"type": "text", "text": part} for part in row]
+            for row in rows
         ]
+        chats = [[{"role": "user", "content": content}] for content in chats]
         return processor.apply_chat_template(
-            [{"role": "user", "content": content}],
+            chats if is_batch else chats[0],
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
             add_generation_prompt=True,
-            processor_kwargs=dict(call),
+            processor_kwargs=call,
         )
 
     @torch.no_grad()
@@ -102,6 +108,14 @@ class ProcessorConformance:
             for name, value in expected.items():
                 torch.testing.assert_close(inputs[name], value, rtol=0, atol=0)
             assert torch.equal(self.case.model(**inputs).logits, self.case.image_llm(**expected).logits)
+
+    def check_batch(self) -> None:
+        """Prompts of a batch are what they are alone, however long, and with however many videos and images."""
+        kinds = ("video", "image") if self.case.model_type not in NO_IMAGE_BESIDE_VIDEO else ("video",)
+        rows = [(*kinds, "What?"), (*kinds, "Who, and with whom?"), ("video", "When?"), ("How?",)]
+        batch = self.inputs(self.processor, *rows, padding=True)
+        for row, ids, mask in zip(rows[:3], batch["input_ids"], batch["attention_mask"], strict=False):
+            assert torch.equal(ids[mask.bool()], self.inputs(self.processor, *row)["input_ids"][0])
 
     @torch.no_grad()
     def check_video(self, folder) -> None:

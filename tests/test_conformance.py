@@ -11,7 +11,7 @@ import torch
 import transformers
 from conformance import MODEL_TYPES, Conformance, default_config, reason_of_refusal
 from conformance_table import conform, refusal_row
-from tiny_image_llms import NEEDED_PACKAGES, build, image_processor_class
+from tiny_image_llms import NEEDED_PACKAGES, build, image_processor_class, tiny_config
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from linvt import LinVTForConditionalGeneration, LinVTVideoProcessor
@@ -120,6 +120,19 @@ def test_both_names_of_pixels(model_type, older_name):
     expected = case.model(**inputs).logits
     pixels = inputs.pop(older_name)
     assert torch.equal(case.model(**inputs, pixel_values=pixels).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field", "reason"),
+    [("gemma4", "vision_config", "no vision_config"), ("vipllava", "image_token_id", "no image_token_id")],
+)
+def test_a_configuration_that_lacks_something_is_refused(model_type, field, reason):
+    """Though its model type is supported: the language model alone, and a model that names no placeholder."""
+    config = tiny_config(model_type)
+    setattr(config, field, None)
+    image_llm = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]._from_config(config)
+    with pytest.raises(ValueError, match=f"'{model_type}': .*{reason}"):
+        LinVTForConditionalGeneration.from_image_llm(image_llm)
 
 
 def test_none_is_unknown():

@@ -62,7 +62,7 @@ def test_pairs_in_a_batch_give_what_they_give_alone(make_linvt):
 def test_encoders_of_single_frames_refuse_pairs(make_linvt, family):
     model, processor = make_linvt(family)
     model.config.frames_per_patch = 2
-    with pytest.raises(ValueError, match="takes in frames one by one; set config.frames_per_patch = 1"):
+    with pytest.raises(ValueError, match="one by one; set config.frames_per_patch = 1"):
         model.get_video_features(**processor.video_processor(random_video(4), return_tensors="pt"))
 
 

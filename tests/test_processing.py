@@ -260,6 +260,19 @@ def test_the_model_says_how_large_frames_are_and_how_many_tokens_a_video_is(make
         LinVTProcessor.from_image_llm_processor(original, 112, model=model)
 
 
+@each_family
+def test_tokens_are_counted_from_sizes(make_linvt, image_llm, family):
+    """As vLLM plans a batch: images as the image-LLM's processor counts them, videos by the number of their tokens."""
+    _, processor = make_linvt(family)
+    _, original = image_llm(family)
+    images, videos = [(56, 56), (84, 112)], [(9, 56, 56), (3, 28, 56), (1, 56, 84)]
+    counted = processor._get_num_multimodal_tokens(image_sizes=images, video_sizes=videos)
+    expected = original._get_num_multimodal_tokens(image_sizes=images)
+    assert counted["num_image_tokens"] == expected["num_image_tokens"]
+    assert counted["num_video_tokens"] == [processor.num_video_tokens] * 3
+    assert "num_video_tokens" not in processor._get_num_multimodal_tokens(image_sizes=images)
+
+
 def test_autoshot_weights_of_another_kind_are_an_error(make_linvt, video_file, tmp_path):
     """A network that is not loaded would be a random one, and random networks find shots too."""
     model, processor = make_linvt("llava")

@@ -24,12 +24,15 @@ class ImageLLMFamily:
     needs_input_ids = False
     """Whether the LLM needs the ids of a prompt beside its embeddings, since its layers look words up once more."""
 
+    tokens_per_side = 16
+    """Rows and columns of tokens of a frame by default, where images may have any size."""
+
     def __init__(self, image_llm: PreTrainedModel):
         self.image_llm = image_llm
 
     def frame_tokens(self, clips: torch.Tensor) -> torch.Tensor:
         """
-        Visual tokens of frames, after the projector, without tiling.
+        Encodes frames to visual tokens, after the projector, without tiling.
 
         Args:
             clips (`torch.Tensor` of shape `(clips, frames per clip, 3, height, width)`): Normalised frames, those of a
@@ -39,20 +42,20 @@ class ImageLLMFamily:
             `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
 
         Raises:
-            `ValueError`: If the vision encoder cannot take in so many frames as one, or frames of this size.
+            `ValueError`: If the vision encoder cannot encode this many frames as one clip, or frames of this size.
         """
         return stack_images(self.visual_tokens(self.frame_inputs(clips)), len(clips))
 
     def frame_inputs(self, clips: torch.Tensor) -> dict:
-        """What `get_image_features` takes for frames, each of them one whole image; `clips` as above."""
+        """Prepares frames for `get_image_features`, each clip as one whole image; `clips` as above."""
         return {"pixel_values": self._single_frames(clips)}
 
     def visual_tokens(self, image_inputs: dict) -> torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...]:
-        """Tokens after the projector, as the image-LLM gives them: one tensor, or one per image."""
+        """Returns the tokens after the projector as the image-LLM gives them: one tensor, or one per image."""
         return self.encoder_owner().get_image_features(**image_inputs, return_dict=True).pooler_output
 
     def encoder_owner(self) -> nn.Module:
-        """The module with `get_image_features` and its arguments: the image-LLM, or the model without a head."""
+        """Returns the module whose `get_image_features` names its arguments: the image-LLM, or it without a head."""
         for module in (self.image_llm, self.image_llm.base_model):
             method = getattr(module, "get_image_features", None)
             # A method that only passes on what it is given (`*args`) does not name its arguments.
@@ -63,13 +66,10 @@ class ImageLLMFamily:
     def _single_frames(self, clips: torch.Tensor) -> torch.Tensor:
         if clips.shape[1] != 1:
             raise ValueError(
-                f"frames_per_patch is {clips.shape[1]}, but the encoder of {self.image_llm.config.model_type!r} takes "
-                "in frames one by one; set config.frames_per_patch = 1."
+                f"frames_per_patch is {clips.shape[1]}, but the encoder of {self.image_llm.config.model_type!r} "
+                "encodes frames one by one; set config.frames_per_patch = 1."
             )
         return clips[:, 0]
-
-    tokens_per_side = 16
-    """Rows and columns of tokens of a frame by default, where images may have any size."""
 
     def frame_size(self) -> tuple[int, int] | None:
         """
@@ -94,12 +94,12 @@ class ImageLLMFamily:
         return None
 
     def token_grid(self, num_tokens: int, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the tokens of a frame of `height` x `width` pixels; one row if they form no grid."""
+        """Returns rows and columns of the tokens of a frame of this size in pixels; one row if they form no grid."""
         rows = max(round(math.sqrt(num_tokens * height / width)), 1)
         return (rows, num_tokens // rows) if num_tokens % rows == 0 else (1, num_tokens)
 
     def decoder(self) -> nn.Module | None:
-        """The layers of the language model, which LoRA is for."""
+        """Returns the layers of the language model, which LoRA is for."""
         return self.image_llm.get_decoder()
 
     def _language_parts(self) -> list[torch.nn.Module]:
@@ -136,18 +136,18 @@ class ImageLLMFamily:
         return covered
 
     def image_input_names(self, inputs: dict) -> set[str]:
-        """Names among `inputs` that describe images: those that `get_image_features` takes."""
+        """Returns the names of the `inputs` that `get_image_features` takes."""
         return set(inputs) & set(inspect.signature(self.encoder_owner().get_image_features).parameters)
 
     def image_features(self, inputs: dict) -> torch.Tensor:
-        """Visual tokens of the images in `inputs`, the image-LLM's own way: `(tokens of all images, channels)`."""
+        """Encodes the images in `inputs` as the image-LLM does, to `(tokens of all images, channels)`."""
         features = self.visual_tokens({name: inputs[name] for name in self.image_input_names(inputs)})
         if isinstance(features, torch.Tensor):
             return features.flatten(0, -2)
         return torch.cat([image.flatten(0, -2) for image in features])
 
     def embed_words(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings of the words of a prompt with videos, `(batch, length, channels)`."""
+        """Embeds the words of a prompt with videos, to `(batch, length, channels)`."""
         return self.image_llm.get_input_embeddings()(input_ids)
 
     def llm_inputs(
@@ -159,7 +159,7 @@ class ImageLLMFamily:
         inputs: dict,
     ) -> dict:
         """
-        What the LLM needs beside the embeddings of a prompt with videos.
+        Makes the inputs that the LLM needs beside the embeddings of a prompt with videos.
 
         Args:
             is_image, is_video (`torch.BoolTensor` of shape `(batch, length)`): Where the tokens of images and videos
@@ -180,24 +180,24 @@ class ImageLLMFamily:
         return {name: is_image.int() for name in ("token_type_ids", "mm_token_type_ids") if name in takes}
 
     def answer_inputs(self, labels: torch.Tensor) -> dict:
-        """What the LLM needs to know of the answers in a prompt with videos; `labels` are -100 on what is none."""
+        """Makes the inputs that say where the answers of a prompt are; `labels` are -100 outside them."""
         return {}
 
     def rope_owner(self) -> nn.Module | None:
-        """The module that counts positions of several axes (M-RoPE), if there is one."""
+        """Returns the module that counts positions of several axes (M-RoPE), if there is one."""
         modules = (self.image_llm, self.image_llm.base_model)
         return next((module for module in modules if callable(getattr(module, "get_rope_index", None))), None)
 
     def count_positions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, is_image: torch.Tensor, images: dict
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions, and what a row's next one differs by from its length, as `get_rope_index` gives them."""
+        """Returns M-RoPE positions, and per row the next position minus its length, as `get_rope_index` does."""
         return self.rope_owner().get_rope_index(
             input_ids, mm_token_type_ids=is_image.int(), attention_mask=attention_mask, **images
         )
 
     def image_token_id(self) -> int:
-        """Id of the placeholder of an image's tokens."""
+        """Returns the id of the placeholder of an image's tokens."""
         return self.image_llm.config.image_token_id
 
 
@@ -208,7 +208,7 @@ def _height_and_width(size: int | list[int] | tuple[int, int] | None) -> tuple[i
 def stack_images(
     features: torch.Tensor | list[torch.Tensor] | tuple[torch.Tensor, ...], num_images: int
 ) -> torch.Tensor:
-    """Tokens of images of one size, which may come one by one or all in one row, as `(images, tokens, channels)`."""
+    """Stacks tokens of images of one size, given one by one or all in a row, to `(images, tokens, channels)`."""
     if len(features) == 1 != num_images:
         features = features[0]
     elif not isinstance(features, torch.Tensor):

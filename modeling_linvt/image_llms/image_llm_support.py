@@ -67,8 +67,8 @@ def check_image_llm_config(config: PreTrainedConfig) -> None:
 
 def refusal_reason(config: PreTrainedConfig) -> str | None:
     """
-    Why an image-LLM of this configuration can never work with LinVT, or not with this version of Transformers, as far
-    as the configuration tells.
+    Returns why an image-LLM of this configuration cannot work with LinVT, ever or with this version of Transformers,
+    as far as the configuration tells.
     """
     least = LEAST_TRANSFORMERS.get(config.model_type, "5.0")
     if _release(transformers.__version__) < _release(least):

@@ -30,8 +30,8 @@ class PatchSequenceFamily(ImageLLMFamily):
             )
         if frames_per_clip not in (1, depth):
             raise ValueError(
-                f"frames_per_patch is {frames_per_clip}; this {self._name()} takes in "
-                f"{f'1 or {depth} frames' if depth > 1 else '1 frame'} as one."
+                f"frames_per_patch is {frames_per_clip}; this {self._name()} encodes "
+                f"{f'1 or {depth} frames' if depth > 1 else '1 frame'} as one clip."
             )
         rows, columns = height // patch, width // patch
         # A still picture fills the whole temporal depth of a patch.
@@ -44,7 +44,7 @@ class PatchSequenceFamily(ImageLLMFamily):
 
     def patch_inputs(self, patches: torch.Tensor, grid: torch.Tensor) -> dict:
         """
-        What `get_image_features` takes.
+        Makes the arguments of `get_image_features`.
 
         Args:
             patches (`torch.Tensor` of shape `(clips, patches, ...)`): A patch has the axes of `self.patch`.
@@ -59,11 +59,11 @@ class PatchSequenceFamily(ImageLLMFamily):
         return self.image_llm.config.vision_config.patch_size
 
     def merge_size(self) -> int:
-        """Patches that become one token, along each side."""
+        """Returns the number of patches that become one token, along each side."""
         return self.image_llm.config.vision_config.spatial_merge_size
 
     def patch_depth(self) -> int:
-        """Frames that a patch is deep."""
+        """Returns the number of frames that a patch is deep."""
         return getattr(self.image_llm.config.vision_config, "temporal_patch_size", 1)
 
     def token_pixels(self) -> int | None:
@@ -222,7 +222,7 @@ class InklingFamily(Inkling2Family):
 
 
 def _with_time(grid: torch.Tensor) -> torch.Tensor:
-    """Grids with the length that they have in time, which is 1."""
+    """Adds the length in time, which is 1, to grids."""
     return torch.cat([torch.ones_like(grid[:, :1]), grid], dim=1)
 
 

@@ -94,7 +94,7 @@ class LlavaNextFamily(ProjectorFamily):
 
 
 def image_sizes(frames: torch.Tensor) -> torch.Tensor:
-    """Height and width of each frame, `(frames, 2)`."""
+    """Returns height and width of each frame, `(frames, 2)`."""
     return torch.tensor([frames.shape[-2:]], device=frames.device).expand(len(frames), -1)
 
 

@@ -5,13 +5,16 @@ put markers around it, fill in another token than the chat template writes, or a
 """
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 from PIL import Image
 from transformers.processing_utils import ProcessorMixin
 
 
 _UNPADDED = {"padding": False, "truncation": False}  # whatever the tokenizer does by default
+
+_OF_TEXT = {"token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids", "labels"}
+"""What processors return for a text, beside what its tokenizer does."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,13 @@ class PresentedImage:
         Reads off how `processor` writes `image` into `prompt`, where `image_token` is its place.
 
         Raises:
-            `ValueError`: If it changes the prompt in a way that is not known here.
+            `ValueError`: If the prompt has not one place for it, or is changed in a way that is not known here.
         """
+        if prompt.count(image_token) != 1:
+            raise ValueError(
+                f"The chat template writes {prompt!r} for a turn with one image; expected one {image_token}, the "
+                f"place of an image for {type(processor).__name__}. Is it the template of this image-LLM?"
+            )
         tokenizer = processor.tokenizer
         bos = tokenizer.bos_token
         written_bos = {"add_special_tokens": False} if bos is not None and prompt.startswith(bos) else {}
@@ -57,7 +65,7 @@ class PresentedImage:
         own = tokenizer.decode(_ids(inputs))
         offsets = inputs.get("text_replacement_offsets")
         if offsets is None:
-            written = written_image(processor, image_token, image, images_kwargs)
+            written = _written_image(processor, image_token, image, images_kwargs)
         else:
             written = offsets[0][0]["replacement"]
         runs = [
@@ -80,7 +88,51 @@ class PresentedImage:
         )
 
 
-def written_image(processor: ProcessorMixin, image_token: str, image, images_kwargs: dict) -> str:
+def process_images(
+    processor: ProcessorMixin, images: list, prompts: list[str], image_token: str, images_kwargs: dict
+) -> tuple[dict, list[str]]:
+    """
+    Processes the images of prompts as the image-LLM's processor does, without their text.
+
+    Args:
+        images (`list`): Those of all prompts, in their order.
+        prompts (`list[str]`): With `image_token` where an image stands, and no videos.
+        images_kwargs (`dict`): Arguments of the image processor.
+
+    Returns:
+        The model inputs for the images, and what is written into the prompts for each of them.
+
+    Raises:
+        `ValueError`: If there are more or fewer images than places.
+    """
+    num_places = [prompt.count(image_token) for prompt in prompts]
+    if len(images) != sum(num_places):
+        raise ValueError(
+            f"The prompts have {sum(num_places)} images ({image_token}), but {len(images)} images were given; every "
+            "image needs its place in a prompt."
+        )
+    if not images:
+        return {}, []
+    remaining = iter(images)
+    samples = [list(islice(remaining, number)) for number in num_places if number]
+    images_kwargs = {**images_kwargs, "return_tensors": "pt"}  # some processors read what they made as tensors
+    inputs = processor(
+        images=samples,
+        text=[prompt for prompt, number in zip(prompts, num_places, strict=True) if number],
+        images_kwargs=images_kwargs,
+        text_kwargs={"return_tensors": None, "padding": len(samples) > 1},  # some compute with all texts at once
+        return_text_replacement_offsets=True,
+    )
+    offsets = inputs.pop("text_replacement_offsets", None)
+    if offsets is None:
+        written = [_written_image(processor, image_token, image, images_kwargs) for image in images]
+    else:
+        written = [item["replacement"] for sample in offsets for item in sample]
+    of_text = _OF_TEXT.union(processor.tokenizer.model_input_names)
+    return {name: value for name, value in inputs.items() if name not in of_text}, written
+
+
+def _written_image(processor: ProcessorMixin, image_token: str, image, images_kwargs: dict) -> str:
     """Returns what a processor that tells no replacements writes for an image: special tokens, read off its ids."""
     call = {"images_kwargs": images_kwargs, "add_special_tokens": False, **_UNPADDED}
     inputs = processor(images=[image], text=[image_token], **call)
@@ -109,4 +161,4 @@ def _added(own: str, text: str, place: int) -> tuple[str, str, str] | None:
     return None
 
 
-__all__ = ["PresentedImage", "written_image"]
+__all__ = ["PresentedImage", "process_images"]
