@@ -62,7 +62,6 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _keys_to_ignore_on_load_missing = ["contrast.logit_scale"]  # only training has a use for it
-    _tied_weights_keys = {}  # those of the image-LLM; PEFT looks for them where the outer class has such a dict
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -75,6 +74,9 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
             self.image_llm = AutoModelForImageTextToText.from_config(config.image_llm_config)
         else:
             self.image_llm = image_llm
+        # Transformers finds them in the image-LLM, PEFT 0.18 looks for them in the outermost model alone.
+        tied = self.image_llm._tied_weights_keys or {}
+        self._tied_weights_keys = {f"image_llm.{name}": f"image_llm.{source}" for name, source in tied.items()}
         self.video_tokenizer = _video_tokenizer(config.video_tokenizer_config, self.image_llm)
         self.contrast = VideoTextContrast()
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
