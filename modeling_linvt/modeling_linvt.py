@@ -153,7 +153,13 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
             if base is not None:
                 kwargs = {name: value for name, value in kwargs.items() if name not in ("revision", "subfolder")}
                 kwargs["adapter_kwargs"] = {**hub_kwargs, "_adapter_model_path": str(pretrained_model_name_or_path)}
-                return cls.from_pretrained(base, *args, **kwargs)
+                try:
+                    return cls.from_pretrained(base, *args, **kwargs)
+                except ImportError as error:  # Transformers 5.17 asks PEFT before 0.19 for what it does not have
+                    raise ImportError(
+                        f"Transformers cannot load {pretrained_model_name_or_path} with this PEFT ({error}); pip "
+                        "install -U peft, or load the adapter with peft.PeftModel.from_pretrained(model, adapter)."
+                    ) from error
             if fields.get("model_type") != LinVTConfig.model_type:
                 kind = f"a {fields['model_type']!r} model" if "model_type" in fields else "no config.json of a model"
                 raise ValueError(

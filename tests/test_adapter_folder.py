@@ -2,8 +2,10 @@
 
 import json
 
+import peft
 import pytest
 import torch
+from packaging.version import Version
 from peft import PeftModel, get_peft_model
 from tiny_families import random_video
 from transformers import AutoModelForImageTextToText
@@ -33,6 +35,12 @@ def adapter(make_linvt, tmp_path):
     return make
 
 
+# Goes when peft>=0.19 is required: Transformers, which loads the adapter, asks an older one for what it does not have.
+LOADS_ADAPTERS = Version(peft.__version__) >= Version("0.19")
+loads_adapters = pytest.mark.skipif(not LOADS_ADAPTERS, reason="Transformers loads adapters with PEFT 0.19 or newer")
+
+
+@loads_adapters
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
 def test_it_is_the_model_that_others_load(make_linvt, ask, adapter, family):
     folder = adapter(family)
@@ -50,6 +58,7 @@ def test_it_is_the_model_that_others_load(make_linvt, ask, adapter, family):
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in loaded.state_dict().items())
 
 
+@loads_adapters
 def test_arguments_reach_both_parts(adapter):
     folder = adapter("llava")
     loaded, info = LinVTForConditionalGeneration.from_pretrained(folder, dtype="bfloat16", output_loading_info=True)
@@ -58,6 +67,16 @@ def test_arguments_reach_both_parts(adapter):
     folder.rename(folder.parent / "repository" / "tuned")
     inside = LinVTForConditionalGeneration.from_pretrained(folder.parent / "repository", subfolder="tuned")
     assert any("lora_A" in name for name in inside.state_dict())
+
+
+def test_a_peft_that_is_too_old_is_named(adapter, monkeypatch):
+    def old(*args, **kwargs):
+        raise ImportError("cannot import name '_maybe_shard_state_dict_for_tp'")
+
+    folder = adapter("llava")
+    monkeypatch.setattr(LinVTForConditionalGeneration, "load_adapter", old)
+    with pytest.raises(ImportError, match=r"pip install -U peft.*PeftModel"):
+        LinVTForConditionalGeneration.from_pretrained(folder)
 
 
 def test_what_is_no_whole_adapter_is_refused(adapter, tmp_path):

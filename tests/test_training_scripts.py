@@ -16,7 +16,13 @@ from train_instruction import InstructionArguments
 from training_runs import launcher_of, row, run
 from transformers import AutoConfig
 from trl import SFTConfig, TrlParser
-from video_chat_training import DataArguments, check_settings, load_model_and_processor, parse_arguments
+from video_chat_training import (
+    DataArguments,
+    check_settings,
+    describe_model,
+    load_model_and_processor,
+    parse_arguments,
+)
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, RedVillmVideoConfig
 from linvt.hub.model_records import TrainingStage, read_records
@@ -104,6 +110,17 @@ def test_what_cannot_work_is_known_before_anything_is_loaded(tmp_path, settings,
     check_settings(
         AlignmentArguments("model", "chats.jsonl"), SFTConfig(str(tmp_path), use_cpu=True, report_to="none")
     )
+
+
+def test_a_card_that_cannot_be_written_costs_no_training(monkeypatch, tmp_path, caplog):
+    def no_licence(folder, format):
+        raise ValueError("The licence of org/llava cannot be read; connect to the Hub.")
+
+    monkeypatch.setattr("video_chat_training.write_model_card", no_licence)
+    stage = TrainingStage("alignment", ["the video tokenizer"], "d", False, 1, 0, 1, 1, 0.1, {}, {})
+    describe_model(str(tmp_path), [stage])
+    assert read_records(tmp_path, TrainingStage) == [stage] and not (tmp_path / "README.md").exists()
+    assert "licence of org/llava" in caplog.text and "linvt export" in caplog.text
 
 
 def test_a_service_that_is_not_installed_is_known_before_too(tmp_path, monkeypatch):
