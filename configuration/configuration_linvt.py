@@ -5,7 +5,7 @@ Section and table numbers are those of "LinVT: Empower Your Image-level Large La
 
 import copy
 import re
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -256,7 +256,7 @@ class LinVTConfig(PreTrainedConfig):
         self.video_tokenizer_config.embedding_size = embedding_size
 
     @classmethod
-    def from_dict(cls, config_dict: dict, **kwargs):
+    def from_dict(cls, config_dict: dict, **kwargs: Any) -> "LinVTConfig":
         """As `PreTrainedConfig.from_dict`; what is to be changed of the saved video tokenizer is checked as well."""
         changes = kwargs.get("video_tokenizer_config")
         if isinstance(changes, dict):

@@ -1,5 +1,7 @@
 """Runs a LinVT model without its head: what `model.base_model` is to trainers that apply the head themselves."""
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -19,7 +21,7 @@ class LinVTBackbone:
     def __init__(self, model: PreTrainedModel):
         self._model = model
 
-    def __call__(self, input_ids: torch.LongTensor | None = None, **kwargs) -> ModelOutput:
+    def __call__(self, input_ids: torch.LongTensor | None = None, **kwargs: Any) -> ModelOutput:
         """
         Takes the inputs of [`~LinVTForConditionalGeneration.forward`] but `labels`.
 
@@ -59,7 +61,7 @@ class LinVTBackbone:
                 "dataset_kwargs={'skip_prepare_dataset': True}."
             )
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 

@@ -58,7 +58,8 @@ class ForwardOfWrapper:
         )
         copied.__dict__.update(self.function.__dict__)
         copied.__doc__, copied.__qualname__ = self.function.__doc__, self.function.__qualname__
-        copied.__signature__ = of_wrapper.replace(parameters=[*parameters, *added, rest])
+        told = of_wrapper.replace(parameters=[*parameters, *added, rest])
+        copied.__signature__ = told  # type: ignore[attr-defined]  # `inspect` looks for it on any callable
         return copied
 
 

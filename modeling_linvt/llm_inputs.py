@@ -1,6 +1,7 @@
 """Embeds prompts: words, images and video tokens as the `inputs_embeds` that the image-LLM's language model reads."""
 
 from inspect import signature
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -29,7 +30,7 @@ class LLMInputsMixin(VideoEncodingMixin):
         mm_token_type_ids: torch.IntTensor | None = None,
         output_token_weights: bool = False,
         ranks: RankAgreement = ALONE,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[dict, LinVTVideoFeatures | None]:
         """
         Makes the inputs of the image-LLM. Without videos they are passed on as they came. With videos, everything in

@@ -1,6 +1,7 @@
 """Outputs of the model: those of the image-LLM, with what LinVT adds for videos."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -51,7 +52,7 @@ class LinVTCausalLMOutputWithPast(ModelOutput):
 _OUTPUT_CLASSES: dict[type[ModelOutput], type[LinVTCausalLMOutputWithPast]] = {}
 
 
-def add_video_outputs(outputs: ModelOutput, **added) -> LinVTCausalLMOutputWithPast:
+def add_video_outputs(outputs: ModelOutput, **added: Any) -> LinVTCausalLMOutputWithPast:
     """
     Returns an output of the image-LLM with fields of [`LinVTCausalLMOutputWithPast`] beside its own.
 

@@ -8,6 +8,7 @@ import copy
 import os
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from typing import Any
 
 import torch
 from transformers import (
@@ -77,7 +78,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         # Transformers finds them in the image-LLM, PEFT 0.18 looks for them in the outermost model alone.
         tied = self.image_llm._tied_weights_keys or {}
         self._tied_weights_keys = {f"image_llm.{name}": f"image_llm.{source}" for name, source in tied.items()}
-        self.video_tokenizer = _video_tokenizer(config.video_tokenizer_config, self.image_llm)
+        part = config.video_tokenizer_config
+        self.video_tokenizer = _video_tokenizer(part, self.image_llm)  # type: ignore[arg-type]  # no dict any more
         self.contrast = VideoTextContrast()
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():
@@ -96,7 +98,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         cls,
         image_llm: str | os.PathLike | PreTrainedModel,
         video_tokenizer_config: dict | LinVTVideoConfig | RedVillmVideoConfig | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> "LinVTForConditionalGeneration":
         """
         Puts a fresh video tokenizer on a trained image-LLM.
@@ -135,8 +137,12 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path, *args, config: PreTrainedConfig | str | os.PathLike | None = None, **kwargs
-    ):
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        config: PreTrainedConfig | str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> "LinVTForConditionalGeneration":
         """
         Loads a LinVT model; all arguments of `PreTrainedModel.from_pretrained`. A `quantization_config` quantises the
         image-LLM and spares the video tokenizer. Of a light checkpoint, the image-LLM is loaded from its own
@@ -146,10 +152,11 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if isinstance(config, (str, os.PathLike)):
             config = LinVTConfig.from_pretrained(config, **hub_kwargs)
+        source: Any = pretrained_model_name_or_path  # None at most where all weights are given
         weights = "inside" if config is None else config.image_llm_weights
         if config is None:
             fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)
-            base = None if "model_type" in fields else base_of_adapter(pretrained_model_name_or_path, hub_kwargs)
+            base = None if "model_type" in fields else base_of_adapter(source, hub_kwargs)
             if base is not None:
                 kwargs = {name: value for name, value in kwargs.items() if name not in ("revision", "subfolder")}
                 kwargs["adapter_kwargs"] = {**hub_kwargs, "_adapter_model_path": str(pretrained_model_name_or_path)}
@@ -168,7 +175,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
                 )
             weights = fields.get("image_llm_weights", "inside")
         if weights != "inside":
-            return load_light(cls, pretrained_model_name_or_path, *args, config=config, **kwargs)
+            # Typed as Transformers types its own: with output_loading_info it is a tuple, and more arguments are few.
+            return load_light(cls, source, *args, config=config, **kwargs)  # type: ignore[misc, return-value]  # above
         if pretrained_model_name_or_path is not None:
             kwargs = safetensors_only(pretrained_model_name_or_path, kwargs)
         if isinstance(kwargs.get("quantization_config"), QuantizationConfigMixin):
@@ -178,7 +186,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         (loaded[0] if isinstance(loaded, tuple) else loaded).contrast.requires_grad_(False)
         return loaded
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """As `PreTrainedModel.save_pretrained`; raises a `ValueError` for what could not be loaded again."""
         if getattr(self.image_llm, "is_quantized", False) and not getattr(self, "is_quantized", False):
             raise ValueError(
@@ -243,7 +251,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         labels: torch.LongTensor | None = None,
         output_token_weights: bool = False,
         return_contrastive_loss: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> ModelOutput | tuple:
         """
         Runs the image-LLM on prompts of text, images and videos.
@@ -304,8 +312,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         inputs: torch.LongTensor | None = None,
         generation_config: GenerationConfig | None = None,
         input_ids: torch.LongTensor | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> ModelOutput | torch.LongTensor:
         """
         Runs the image-LLM's own `generate`, with all its decoding modes and arguments but `prefill_chunk_size`; it
         also takes the inputs of [`~LinVTForConditionalGeneration.forward`].
@@ -331,7 +339,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
             llm_inputs.pop("input_ids", None)
             return self.image_llm.generate(prompt, generation_config=generation_config, **llm_inputs)
 
-    def prepare_inputs_for_generation(self, *args, **kwargs) -> dict:
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict:
         """Calls the image-LLM's own; `generate` is delegated to it."""
         return self.image_llm.prepare_inputs_for_generation(*args, **kwargs)
 

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -46,8 +46,9 @@ class VideoPrompts(Dataset):
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> VideoPrompt:
-        is_one = self.questions is None or isinstance(self.questions, str)
-        return video_prompt(self.inputs[index], self.questions if is_one else self.questions[index])
+        questions = self.questions
+        question = questions if questions is None or isinstance(questions, str) else questions[index]
+        return video_prompt(self.inputs[index], question)
 
 
 def video_prompts(inputs: Any, questions: Any = None) -> VideoPrompt | VideoPrompts | Iterator[VideoPrompt]:
@@ -127,7 +128,7 @@ def is_one_video(videos: Any) -> bool:
 
 
 def _in_step(videos: Iterable | Dataset, questions: Iterable | Dataset) -> Iterator[VideoPrompt]:
-    missing = object()
+    missing: Any = object()
     for video, question in zip_longest(_items(videos), _items(questions), fillvalue=missing):
         if video is missing or question is missing:
             raise ValueError(
@@ -141,7 +142,7 @@ def _items(source: Iterable | Dataset) -> Iterable:
     return (source[number] for number in range(len(source))) if _is_numbered(source) else source
 
 
-def _is_numbered(source: Any) -> bool:
+def _is_numbered(source: Any) -> TypeGuard[Sequence]:
     is_dataset = isinstance(source, Dataset) and not isinstance(source, IterableDataset)
     return isinstance(source, Sequence) or (is_dataset and isinstance(source, Sized))
 

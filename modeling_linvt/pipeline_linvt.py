@@ -41,7 +41,7 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
     ```
     """
 
-    def _sanitize_parameters(self, generate_kwargs: dict | None = None, **kwargs) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, generate_kwargs: dict | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         generate_kwargs = dict(generate_kwargs or {})
         for name in _GENERATION_NAMES & kwargs.keys():
             if name in generate_kwargs:
@@ -93,12 +93,12 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
         answers = super().__call__(text=prompts, **kwargs)
         return answers if isinstance(prompts, VideoPrompt) or is_streamed(videos, text) else list(answers)
 
-    def preprocess(self, inputs: VideoPrompt, **kwargs) -> dict[str, Any]:
+    def preprocess(self, inputs: VideoPrompt, **kwargs: Any) -> dict[str, Any]:
         """Reads one prompt. Its model inputs stay together, where the padding of pipelines does not reach them."""
         model_inputs = super().preprocess(inputs, **kwargs)
         return {"text": model_inputs.pop("text"), "model_inputs": model_inputs}
 
-    def _forward(self, model_inputs: Mapping[str, Any], **kwargs) -> dict:
+    def _forward(self, model_inputs: Mapping[str, Any], **kwargs: Any) -> dict:
         inputs = model_inputs["model_inputs"]
         if isinstance(inputs, list):
             inputs = self._batch(inputs)
@@ -131,7 +131,7 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
             batch[name] = torch.cat(rows)
         return batch
 
-    def postprocess(self, model_outputs: dict, return_type: ReturnType | None = None, **kwargs) -> list[dict]:
+    def postprocess(self, model_outputs: dict, return_type: ReturnType | None = None, **kwargs: Any) -> list[dict]:
         """Returns a record for each answer to one prompt."""
         question = model_outputs["prompt_text"].question
         if return_type is None:

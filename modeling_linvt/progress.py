@@ -61,7 +61,7 @@ class Progress:
         self._start_seconds = self._line_seconds = self.clock()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif self._done_in_last_line not in (None, self.done):

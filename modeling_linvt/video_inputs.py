@@ -1,6 +1,7 @@
 """The videos of a batch as the model takes them: the frames of all videos in a row, and how many each video has."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -48,7 +49,7 @@ class VideoInputs:
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"A video is given without {', '.join(missing)}; {_MADE_BY}.")
-        counts = self.video_num_frames
+        counts: Any = self.video_num_frames
         if counts.dim() != 1 or counts.is_floating_point() or len(counts) == 0 or int(counts.min()) < 1:
             raise ValueError(f"video_num_frames is {_told(counts)}; expected one count of frames per video, above 0.")
         # Counts, times and shots decide shapes, so they are looked up on the CPU, once: asked for video by video, an
@@ -96,10 +97,11 @@ class VideoInputs:
         Raises:
             `ValueError`: If it does not fit these clips, or the grids of the videos differ.
         """
-        grids = set(map(tuple, self.video_token_grid.tolist()))
-        if len(grids) != 1 or len(self.video_token_grid) != len(self):
+        token_grid: Any = self.video_token_grid
+        grids = set(map(tuple, token_grid.tolist()))
+        if len(grids) != 1 or len(token_grid) != len(self):
             raise ValueError(
-                f"video_token_grid is {self.video_token_grid.tolist()} for {len(self)} videos; expected one pair of "
+                f"video_token_grid is {token_grid.tolist()} for {len(self)} videos; expected one pair of "
                 "rows and columns per video, the same for all."
             )
         ((rows, columns),) = grids

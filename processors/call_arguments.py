@@ -29,7 +29,7 @@ _NOT_WITH_VIDEOS = (
 _CHAT_ARGUMENTS = signature(ProcessorMixin.apply_chat_template).parameters.keys() - {"return_tensors", "kwargs"}
 
 
-class LinVTProcessorKwargs(ProcessingKwargs, total=False):
+class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, but Transformers is not followed
     videos_kwargs: LinVTVideoProcessorKwargs
 
 

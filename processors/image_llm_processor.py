@@ -1,6 +1,7 @@
 """The processor of an image-LLM as settings, which are saved with a LinVT processor, and made from them again."""
 
 import json
+from typing import Any
 
 import transformers
 from transformers.models.auto.processing_auto import processor_class_from_name
@@ -59,7 +60,7 @@ def place_of_images(processor: ProcessorMixin) -> str:
     )
 
 
-def _part_from_settings(settings: dict):
+def _part_from_settings(settings: dict) -> Any:
     (key,) = (name for name in settings if name in ("feature_extractor_type", "video_processor_type"))
     if not hasattr(transformers, settings[key]):
         raise _missing(settings[key])

@@ -4,12 +4,15 @@ A prompt without videos goes through the image-LLM's processor and nothing else.
 presented the way the image-LLM presents one image, with `num_video_tokens` placeholders instead of the image's.
 """
 
+import os
 from typing import Any, Protocol
 
 from PIL import Image
-from transformers import BatchFeature, PreTrainedConfig
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from linvt.processors.call_arguments import ArgumentSorter, CallArguments, LinVTProcessorKwargs
 from linvt.processors.image_llm_processor import build_image_llm_processor, place_of_images, settings_of
@@ -56,9 +59,9 @@ class LinVTProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor=None,
-        tokenizer=None,
-        video_processor=None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        video_processor: BaseVideoProcessor | None = None,
         image_llm_processor: dict | None = None,
         num_video_tokens: int = 112,
         chat_template: str | dict | None = None,
@@ -80,7 +83,7 @@ class LinVTProcessor(ProcessorMixin):
         frame_size: dict[str, int] | None = None,
         *,
         model: WrappedModel | None = None,
-        **video_kwargs,
+        **video_kwargs: Any,
     ) -> "LinVTProcessor":
         """
         Wraps the processor of an image-LLM.
@@ -116,7 +119,9 @@ class LinVTProcessor(ProcessorMixin):
             chat_template=image_llm_processor.chat_template,
         )
 
-    def __call__(self, images=None, text=None, videos=None, **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self, images: Any = None, text: str | list[str] | None = None, videos: Any = None, **kwargs: Any
+    ) -> BatchFeature:
         """
         Args:
             images: Images, as the image-LLM's processor takes them.
@@ -139,7 +144,8 @@ class LinVTProcessor(ProcessorMixin):
             raise ValueError("LinVT takes no audio; leave it out, or give audio=None.")
         if text is not None and not isinstance(text, list):
             text = [text] if isinstance(text, str) else list(text)
-        num_videos = sum(prompt.count(self.video_token) for prompt in text or [])
+        prompts = text or []
+        num_videos = sum(prompt.count(self.video_token) for prompt in prompts)
         given = [] if videos is None else flatten_videos(videos)
         if num_videos != len(given):
             raise ValueError(
@@ -149,15 +155,17 @@ class LinVTProcessor(ProcessorMixin):
         if not given:
             return self._processor(images=images, text=text, **self._argument_sorter.without_videos(kwargs))
         arguments = self.split_kwargs(kwargs)
-        features, _ = self._process(text, images, given, self.resolve_template(), arguments)
+        features, _ = self._process(prompts, images, given, self.resolve_template(), arguments)
         return features.convert_to_tensors(arguments.return_tensors)
 
-    def save_pretrained(self, save_directory, *args, **kwargs) -> list[str]:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> list[str]:
         """As `ProcessorMixin.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
         self.video_processor.save_autoshot(save_directory)
         return super().save_pretrained(save_directory, *args, **kwargs)
 
-    def replace_video_token(self, video_inputs: dict, video_idx: int, template: str | None = None, **kwargs) -> str:
+    def replace_video_token(
+        self, video_inputs: dict, video_idx: int, template: str | None = None, **kwargs: Any
+    ) -> str:
         """Returns what a video becomes in the prompt: `num_video_tokens` tokens between the markers of an image."""
         presented = self._presented_image(template)
         return presented.start + presented.token * self.num_video_tokens + presented.end
@@ -172,7 +180,7 @@ class LinVTProcessor(ProcessorMixin):
         return_tensors: str | None = None,
         return_assistant_tokens_mask: bool = False,
         processor_kwargs: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> str | list[str] | list[list[int]] | BatchFeature:
         """
         `ProcessorMixin.apply_chat_template`, with parts such as `{"type": "video", "video": path}` (also `url`,
@@ -231,23 +239,23 @@ class LinVTProcessor(ProcessorMixin):
         if not tokenize:
             return prompts if is_batch else prompts[0]
 
-        arguments = self.split_kwargs(arguments)
+        split = self.split_kwargs(arguments)
         bos = self.tokenizer.bos_token
         if bos is not None and prompts[0].startswith(bos):
-            arguments.text["add_special_tokens"] = False  # the template has written it
+            split.text["add_special_tokens"] = False  # the template has written it
         images = [image for chat in chats for image in chat.images]
         videos = [video for chat in chats for video in chat.videos]
-        features, alignments = self._process(prompts, images, videos, template, arguments)
+        features, alignments = self._process(prompts, images, videos, template, split)
         if return_assistant_tokens_mask:
             features["assistant_masks"] = [
                 answer_mask(spans, [(shift(start), shift(end)) for start, end in answer], replaced)
                 for (spans, replaced), answer, (_, shift) in zip(alignments, answers, marked, strict=True)
             ]
-        features.convert_to_tensors(arguments.return_tensors)
+        features.convert_to_tensors(split.return_tensors)
         return features if return_dict else features["input_ids"]
 
     def _process(
-        self, text: list[str], images, videos: list, template: str, arguments: CallArguments
+        self, text: list[str], images: Any, videos: list, template: str, arguments: CallArguments
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
         """[`~LinVTProcessor.fill_prompts`] with videos that have to be read first."""
         video_inputs = self.video_processor([resolve_video(video) for video in videos], **arguments.videos)
@@ -261,7 +269,7 @@ class LinVTProcessor(ProcessorMixin):
     def fill_prompts(
         self,
         text: list[str],
-        images,
+        images: Any,
         video_inputs: dict,
         template: str,
         text_kwargs: dict,
@@ -391,7 +399,7 @@ class LinVTProcessor(ProcessorMixin):
         return [*super().model_input_names, "mm_token_type_ids", "instruction_turns"]
 
 
-def _flatten(images) -> list:
+def _flatten(images: Any) -> list:
     """Images of all prompts in their order, from one image, a list, or a list per prompt."""
     if not isinstance(images, (list, tuple)):
         return [images]

@@ -1,6 +1,7 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
+from typing import Any
 
 import torch
 from torchvision.transforms import v2
@@ -23,7 +24,7 @@ from linvt.processors.video.forked_processes import one_thread_in_forks
 from linvt.processors.video.given_frames import read_given_frames
 from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.source_files import SourceFile
-from linvt.processors.video.video_reading import read_video
+from linvt.processors.video.video_reading import ShotDetector, read_video
 from linvt.processors.video.video_sources import SourceFrames, flatten_videos, resolve_video
 from linvt.processors.video_settings import LinVTVideoProcessorKwargs, check_video_settings, frame_size
 
@@ -55,7 +56,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     do_sample_frames = True
     image_mean = [0.48145466, 0.4578275, 0.40821073]
     image_std = [0.26862954, 0.26130258, 0.27577711]
-    num_frames = 32
+    num_frames: int | None = 32
     fps = None
     shot_detection = "autoshot"
     autoshot_model = None
@@ -82,7 +83,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             self.num_frames = None  # Transformers takes None for "not given" and sets the default of the class
 
     @classmethod
-    def from_dict(cls, video_processor_dict: dict, **kwargs) -> "LinVTVideoProcessor":
+    def from_dict(cls, video_processor_dict: dict, **kwargs: Any) -> "LinVTVideoProcessor":
         """As in `BaseVideoProcessor`; `fps` or `num_frames` given now takes the place of what was saved of the two."""
         known = {*cls.valid_kwargs.__annotations__, *_BESIDE_SETTINGS}  # another Transformers may have saved more
         if kwargs.get("fps") is not None or kwargs.get("num_frames") is not None:
@@ -92,7 +93,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     @classmethod
     def from_image_processor(
-        cls, image_processor: BaseImageProcessor, size: dict[str, int] | None = None, **kwargs
+        cls, image_processor: BaseImageProcessor, size: dict[str, int] | None = None, **kwargs: Any
     ) -> "LinVTVideoProcessor":
         """
         Makes a video processor that resamples and normalises frames as `image_processor` does images.
@@ -120,7 +121,9 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return cls(size=size, **settings, **kwargs)
 
     @classmethod
-    def get_video_processor_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
+    def get_video_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict, dict]:
         """As in `BaseVideoProcessor`; also finds AutoShot weights that travel with the checkpoint."""
         fields, unused = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
         if fields.get("autoshot_model") == AUTOSHOT_IN_CHECKPOINT and "autoshot_model" not in kwargs:
@@ -135,7 +138,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             self.autoshot_folder = str(find_autoshot(self.autoshot_model))
             self.autoshot_model = AUTOSHOT_IN_CHECKPOINT
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> list[str]:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> list[str]:
         """As `BaseVideoProcessor.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
         self.save_autoshot(save_directory)
         return super().save_pretrained(save_directory, **kwargs)
@@ -159,7 +162,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         return {name: value for name, value in super().to_dict().items() if name not in dropped}
 
     @one_thread_in_forks()
-    def preprocess(self, videos, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> BatchFeature:
         """
         Args:
             videos: One video or several, as [`flatten_videos`] takes them; [`resolve_video`] lists the forms of a
@@ -216,7 +219,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             options["autoshot_model"] = self._autoshot_of_checkpoint()
         return options
 
-    def _sample(self, video: SourceFile | SourceFrames, metadata, options: dict) -> SampledVideo:
+    def _sample(self, video: SourceFile | SourceFrames, metadata: Any, options: dict) -> SampledVideo:
         """The picked frames of one video, resized, still uint8."""
         transform = None
         if options["do_resize"]:
@@ -233,7 +236,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             on_progress=options["on_progress"],
         )
 
-    def _shot_detector(self, options: dict):
+    def _shot_detector(self, options: dict) -> ShotDetector | None:
         if options["shot_detection"] == "uniform":
             return None
         return load_shot_detector(options["autoshot_model"])
@@ -252,7 +255,7 @@ def _milliseconds(seconds: list[float]) -> torch.Tensor:
     return torch.tensor([round(1000 * second) for second in seconds])
 
 
-def _as_list(metadata) -> list:
+def _as_list(metadata: Any) -> list:
     """`video_metadata` of all videos: one, a list, or a list per prompt."""
     if not isinstance(metadata, (list, tuple)):
         return [metadata]

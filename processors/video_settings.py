@@ -13,7 +13,7 @@ from linvt.processors.video.frame_selection import check_sampling
 ShotDetection = Literal["autoshot", "uniform"]
 
 
-class LinVTVideoProcessorKwargs(VideosKwargs, total=False):
+class LinVTVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, but Transformers is not followed
     """
     shot_detection (`str`, *optional*, defaults to `"autoshot"`):
         `"autoshot"` finds the shots of a file and spreads the frames over them, for which it decodes all of it;

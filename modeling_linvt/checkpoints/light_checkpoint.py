@@ -7,11 +7,12 @@ pushed to its repository later. Loaded, a light checkpoint is the same model as 
 import copy
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForImageTextToText, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from linvt.checkpoints.safe_weights import HUB_ARGUMENTS, safetensors_only
@@ -28,7 +29,9 @@ _OF_THIS_REPOSITORY = ("revision", "subfolder", "adapter_kwargs", "_commit_hash"
 _CONFIG_ARGUMENTS = ("frames_per_batch", "frames_per_patch")
 
 
-def load_light(cls: type[PreTrainedModel], name_or_path: str | os.PathLike, config=None, **kwargs):
+def load_light(
+    cls: type[PreTrainedModel], name_or_path: str | os.PathLike, config: PreTrainedConfig | None = None, **kwargs: Any
+) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
     """
     `cls.from_pretrained` for a light checkpoint.
 
@@ -101,7 +104,9 @@ def light_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     }
 
 
-def _load_pinned_image_llm(name_or_path, config, kwargs: dict) -> tuple[PreTrainedModel, dict]:
+def _load_pinned_image_llm(
+    name_or_path: str | os.PathLike, config: PreTrainedConfig, kwargs: dict
+) -> tuple[PreTrainedModel, dict]:
     source_id, revision = config.image_llm_source["id"], config.image_llm_source["revision"]
     what = f"{name_or_path} is a light checkpoint without the weights of its image-LLM, {source_id} at {revision}"
     if os.path.exists(source_id):
@@ -126,7 +131,7 @@ def _load_pinned_image_llm(name_or_path, config, kwargs: dict) -> tuple[PreTrain
     return image_llm, info
 
 
-def _read_light_tensors(name_or_path, place: dict) -> dict[str, torch.Tensor]:
+def _read_light_tensors(name_or_path: str | os.PathLike, place: dict) -> dict[str, torch.Tensor]:
     path = cached_file(name_or_path, "model.safetensors", **place)
     try:
         return load_file(path)
@@ -134,7 +139,9 @@ def _read_light_tensors(name_or_path, place: dict) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}; get it again.") from error
 
 
-def _check_light_tensors(name_or_path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def _check_light_tensors(
+    name_or_path: str | os.PathLike, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
     """Fresh weights must not stand in for missing ones."""
     wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     wrong += [f"{name} is none of the model's" for name in sorted(found.keys() - expected.keys())]
@@ -150,7 +157,7 @@ def _check_light_tensors(name_or_path, found: dict[str, torch.Tensor], expected:
         )
 
 
-def _adapter_folder(name_or_path, place: dict) -> Path:
+def _adapter_folder(name_or_path: str | os.PathLike, place: dict) -> Path:
     place = {**place, "subfolder": os.path.join(place.get("subfolder") or "", ADAPTER)}
     try:
         paths = [

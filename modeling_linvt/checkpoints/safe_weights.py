@@ -41,7 +41,9 @@ def safetensors_only(name_or_path: str | os.PathLike, kwargs: dict) -> dict:
     return {**kwargs, "use_safetensors": True}
 
 
-def _files(name_or_path, subfolder: str, revision: str | None, token: str | bool | None) -> list[str]:
+def _files(
+    name_or_path: str | os.PathLike, subfolder: str, revision: str | None, token: str | bool | None
+) -> list[str]:
     """Names of the files of a folder or repository; none where it cannot be asked, of which loading says more."""
     if os.path.isdir(name_or_path):
         folder = Path(name_or_path) / subfolder

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from linvt.progress import Progress
 
-SMALL_MODEL = Path(find_spec("linvt").origin).with_name("small_world_model")  # found without importing linvt
+_PACKAGE = Path(find_spec("linvt").origin)  # type: ignore[arg-type]  # of its __init__.py, and without importing it
+SMALL_MODEL = _PACKAGE.with_name("small_world_model")
 SMALL_MODEL_NOTE = "no --model given, so the small model of the package answers, which knows coloured shapes only"
 UNIFORM_HINT = "--uniform is much faster: it takes evenly spaced frames and does not look for shots"
 MAX_LISTED_FRAMES = 16  # of more, the times of the first and the last are printed

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from linvt_cli.cli_checks import check_folder, check_new_folder
 from linvt_cli.cli_choices import FORMATS
@@ -146,7 +146,7 @@ def _add_format_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--license", help="for the card (default: that of the image-LLM)")
 
 
-def _export(options: argparse.Namespace, output: str | Path, **settings) -> "Exported":
+def _export(options: argparse.Namespace, output: str | Path, **settings: Any) -> "Exported":
     from linvt.hub.export import export_model
     from linvt.progress import Progress
 

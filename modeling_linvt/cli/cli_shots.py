@@ -125,7 +125,7 @@ def _middle_frames(video: "SampledVideo") -> dict[int, int]:
         start, end = video.shots_frames[video.shot_ids[place]]
         return abs(video.frame_indices[place] - (start + end) // 2)
 
-    nearest = {}
+    nearest: dict[int, int] = {}
     for place, shot in enumerate(video.shot_ids):
         nearest[shot] = min(nearest.get(shot, place), place, key=from_middle)
     return nearest

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -78,7 +79,7 @@ class CheckpointKind(ABC):
         """
 
     @abstractmethod
-    def rules(self, config: PreTrainedConfig) -> list[KeyRule | JoinRule]:
+    def rules(self, config: PreTrainedConfig) -> Sequence[KeyRule | JoinRule]:
         """Returns the rules for all keys, for a result of this configuration."""
 
     @abstractmethod
@@ -103,7 +104,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any(any(folder.glob(name)) for name in names)
 
 
-def stated(config: dict, *names: str):
+def stated(config: dict, *names: str) -> Any:
     """Returns `config[names[0]][names[1]]...`; raises a `ValueError` that names it where it is not stated."""
     value = config
     for name in names:

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +31,8 @@ class CheckpointReader:
     """
 
     def __init__(self, folder: Path):
-        self._path, self._open = None, None
+        self._path: Path | None = None
+        self._open: Any = None
         self._files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path, indexed_keys in _weight_files(folder).items():
@@ -52,7 +54,7 @@ class CheckpointReader:
             return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}
 
-    def _tensors(self, path: Path):
+    def _tensors(self, path: Path) -> Any:
         if path != self._path:
             self._path, self._open = None, None  # the last file goes before the next one comes
             self._open = _open_safetensors(path) if path.suffix == ".safetensors" else _load_bin(path)
@@ -66,7 +68,7 @@ def _weight_files(folder: Path) -> dict[Path, set[str]]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = {folder / file: set() for file in sorted(set(weight_map.values()))}
+            files: dict[Path, set[str]] = {folder / file: set() for file in sorted(set(weight_map.values()))}
             for key, file in weight_map.items():
                 files[folder / file].add(key)
             absent = [path.name for path in files if not path.is_file()]
@@ -80,7 +82,7 @@ def _weight_files(folder: Path) -> dict[Path, set[str]]:
     raise FileNotFoundError(f"{folder} holds no weights: neither {' nor '.join(_NAMES)}, nor an index of several.")
 
 
-def _open_safetensors(path: Path):
+def _open_safetensors(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt", device="cpu")
     except SafetensorError as error:

@@ -36,14 +36,14 @@ def expected_shapes(model_class: type[PreTrainedModel], config: PreTrainedConfig
 
 
 def plan_conversion(
-    shapes: Shapes, rules: list[KeyRule | JoinRule], config: PreTrainedConfig, expected: Shapes
+    shapes: Shapes, rules: Sequence[KeyRule | JoinRule], config: PreTrainedConfig, expected: Shapes
 ) -> list[Step]:
     """
     Plans how the tensors of the result are made.
 
     Args:
         shapes (`dict[str, tuple[int, ...]]`): Tensors of the source; the steps are in their order.
-        rules (`list[KeyRule | JoinRule]`): What becomes of them.
+        rules (`Sequence[KeyRule | JoinRule]`): What becomes of them.
         config (`PreTrainedConfig`): Configuration of the result.
         expected (`dict[str, tuple[int, ...]]`): Tensors of the result.
 
@@ -52,14 +52,16 @@ def plan_conversion(
     """
     key_rules = [(re.compile(rule.pattern), rule) for rule in rules if isinstance(rule, KeyRule)]
     joins = {source: rule for rule in rules if isinstance(rule, JoinRule) for source in rule.sources}
-    steps, problems, makers = [], [], {}
+    steps: list[Step] = []
+    problems: list[str] = []
+    makers: dict[str, str] = {}
     for key in shapes:
         if key in joins:
-            rule = joins[key]
-            absent = [source for source in rule.sources if source not in shapes]
-            if absent or key != rule.sources[0]:
+            join = joins[key]
+            absent = [source for source in join.sources if source not in shapes]
+            if absent or key != join.sources[0]:
                 continue  # what is absent shows below, as a missing target
-            step = Step(rule.sources, (rule.target,), lambda given, rule=rule: [rule.join(given, config)])
+            step = Step(join.sources, (join.target,), _joiner(join, config))
         else:
             found = next(((match, rule) for regex, rule in key_rules if (match := regex.fullmatch(key))), None)
             if found is None:
@@ -85,6 +87,10 @@ def plan_conversion(
     return steps
 
 
+def _joiner(rule: JoinRule, config: PreTrainedConfig) -> Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]:
+    return lambda given: [rule.join(given, config)]
+
+
 def _splitter(rule: KeyRule, config: PreTrainedConfig) -> Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]:
     return lambda given: given if rule.split is None else rule.split(given[0], config)
 
@@ -106,7 +112,7 @@ def _shape_problems(step: Step, shapes: Shapes, expected: Shapes) -> list[str]:
     ]
 
 
-def _sources_of(target: str, rules: list[KeyRule | JoinRule]) -> str:
+def _sources_of(target: str, rules: Sequence[KeyRule | JoinRule]) -> str:
     """Lists the keys of the source that would make this target, as far as the rules tell."""
     for rule in rules:
         if isinstance(rule, JoinRule):

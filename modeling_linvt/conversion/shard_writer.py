@@ -36,7 +36,7 @@ class ShardWriter:
         """Writes what is held, gives the files their names, and writes the index."""
         self._write_shard()
         total = len(self._shards)
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for number, keys in enumerate(self._shards, 1):
             name = "model.safetensors" if total == 1 else f"model-{number:05}-of-{total:05}.safetensors"
             (self.folder / _unfinished(number)).rename(self.folder / name)

@@ -83,7 +83,7 @@ def _with_added_rows(tensors: list[torch.Tensor], config: PreTrainedConfig) -> t
     return torch.cat([base[: config.text_config.vocab_size - len(added)], added])
 
 
-_LANGUAGE_RULES = [
+_LANGUAGE_RULES: list[KeyRule | JoinRule] = [
     KeyRule(r"vlm\.lang_model\.model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", ()),
     KeyRule(r"vlm\.lang_model\.model\.(layers|norm)\.(.+)", (r"language_model.\1.\2",)),
     JoinRule(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
@@ -127,7 +128,7 @@ def _source_folder(source: str | os.PathLike, revision: str | None) -> tuple[Pat
     return folder, sorted(file for file in files if file.lower().endswith(PICKLES) and "/" not in file)
 
 
-def load_whole(name_or_path: str | os.PathLike, **kwargs) -> LinVTForConditionalGeneration:
+def load_whole(name_or_path: str | os.PathLike, **kwargs: Any) -> LinVTForConditionalGeneration:
     """
     Loads a model, and raises for what `LinVTForConditionalGeneration.from_pretrained` only warns of.
 

@@ -131,7 +131,8 @@ def write_adapter_card(folder: str | os.PathLike, model: str | os.PathLike) -> P
 
 def _weights(folder: Path, format: str) -> dict[str, str | None]:
     """Counts parameters by part, from the headers of the files. Beside a full model, an adapter is merged in."""
-    parameters, dtypes, size = Counter(), set(), 0
+    parameters: Counter[str] = Counter()
+    dtypes, size = set(), 0
     adapter = folder / "adapter" / "adapter_model.safetensors"
     files = [*sorted(folder.glob("*.safetensors")), *([adapter] if format == "light" and adapter.is_file() else [])]
     for file in files:
@@ -202,14 +203,16 @@ def _licence(pinned: dict[str, str], given: str | None) -> tuple[dict[str, str],
     found = {key: base[key] for key in ("license", "license_name", "license_link") if base.get(key)}
     if "license_link" in found and "://" not in found["license_link"]:  # a file of its repository
         found["license_link"] = f"{_page(pinned)}/blob/{pinned['revision']}/{found['license_link']}"
-    if "license" not in found and given is None:
-        raise ValueError(f"The card of {where} names no licence; find it and give it, with --license.")
-    if given not in (None, found.get("license", given)):
+    if "license" not in found:
+        if given is None:
+            raise ValueError(f"The card of {where} names no licence; find it and give it, with --license.")
+        return {"license": given}, False
+    if given not in (None, found["license"]):
         raise ValueError(
             f"The licence is given as {given!r}, but that of {where}, which this model inherits, is "
             f"{found['license']!r}; leave it out."
         )
-    return (found, True) if "license" in found else ({"license": given}, False)
+    return found, True
 
 
 def _licence_text(pinned: dict[str, str], licence: dict[str, str], is_inherited: bool) -> str:

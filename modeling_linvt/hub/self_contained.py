@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _CLASSES = (
     LinVTVideoProcessor,
     VideoTextToTextPipeline,
 )
-_AUTO_CLASSES_OF_CONFIG = {
+_AUTO_CLASSES_OF_CONFIG: dict[str, type] = {
     "AutoConfig": LinVTConfig,
     "AutoModel": LinVTForConditionalGeneration,
     "AutoModelForImageTextToText": LinVTForConditionalGeneration,
@@ -121,7 +121,8 @@ def carried_code(port: tuple[type, ...] = ()) -> dict[str, str]:
     Raises:
         `ValueError`: If an import does not name a module that can lie beside the others.
     """
-    classes = sorted([*_CLASSES, *port, *([register_port] if port else [])], key=lambda item: item.__module__)
+    named: list[type | Callable] = [*_CLASSES, *port, *([register_port] if port else [])]
+    classes = sorted(named, key=lambda item: item.__module__)
     imports = "\n".join(f"from .{item.__module__.rpartition('.')[2]} import {item.__name__}" for item in classes)
     registration = _REGISTRATION.format(classes=", ".join(item.__name__ for item in _CLASSES))
     if port:

@@ -202,7 +202,9 @@ class ImageLLMFamily:
 
 
 def _height_and_width(size: int | list[int] | tuple[int, int] | None) -> tuple[int, int] | None:
-    return (size, size) if isinstance(size, int) else size and (size[0], size[1])
+    if isinstance(size, int):
+        return size, size
+    return (size[0], size[1]) if size else None
 
 
 def stack_images(

@@ -3,6 +3,7 @@
 import copy
 import os
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -20,7 +21,7 @@ from linvt.image_llms.image_llm_support import check_image_llm_config
 _ARGUMENTS_SELECTING_WEIGHTS = ("config", "gguf_file", "key_mapping", "state_dict", "subfolder", "variant")
 
 
-def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel:
+def load_image_llm(name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
     """
     Loads an image-LLM as `AutoModelForImageTextToText.from_pretrained` does, after checking that it is one.
 
@@ -39,7 +40,7 @@ def load_image_llm(name_or_path: str | os.PathLike, **kwargs) -> PreTrainedModel
     return AutoModelForImageTextToText.from_pretrained(name_or_path, **safetensors_only(name_or_path, kwargs))
 
 
-def image_llm_source(name_or_path: str | os.PathLike, **kwargs) -> dict[str, str] | None:
+def image_llm_source(name_or_path: str | os.PathLike, **kwargs: Any) -> dict[str, str] | None:
     """
     Returns `id` and `revision` (the commit) of an image-LLM on the Hub, to reload exactly this revision; `None` for a
     local folder or if other arguments select the files.

@@ -108,7 +108,14 @@ class Qwen3OmniFamily(QwenOmniFamily):
 class ErnieFamily(PatchSequenceFamily):
     """Ernie 4.5 VL: some experts of the LLM are for vision. Video tokens are made of what those read."""
 
-    def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
+    def llm_inputs(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        is_image: torch.Tensor,
+        is_video: torch.Tensor,
+        inputs: dict,
+    ) -> dict:
         config = self.image_llm.config
         markers = [config.image_start_token_id, config.image_end_token_id]
         is_vision = is_image | is_video | torch.isin(input_ids, input_ids.new_tensor(markers)).to(is_image.device)

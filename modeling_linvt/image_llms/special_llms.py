@@ -61,7 +61,14 @@ class Ovis2Family(ImageLLMFamily):
 class PaliGemmaFamily(ImageLLMFamily):
     """PaliGemma: the prompt is read in both directions, the answer from left to right."""
 
-    def llm_inputs(self, input_ids, attention_mask, is_image, is_video, inputs) -> dict:
+    def llm_inputs(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        is_image: torch.Tensor,
+        is_video: torch.Tensor,
+        inputs: dict,
+    ) -> dict:
         return {"token_type_ids": inputs.get("token_type_ids", torch.zeros_like(input_ids))}
 
     def answer_inputs(self, labels: torch.Tensor) -> dict:

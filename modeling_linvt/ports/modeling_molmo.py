@@ -3,6 +3,8 @@
 The numbers of the published code are kept, with its names of tensors changed to those of Transformers.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -102,7 +104,7 @@ class MolmoForConditionalGeneration(PortedImageLLM):
         image_masks: torch.Tensor | None = None,
         image_token_order: torch.LongTensor | None = None,
         image_num_crops: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """
         Visual tokens, with the embedding of `<im_patch>` added to each: Molmo adds the two, so this is what stands in
@@ -168,7 +170,7 @@ class MolmoForConditionalGeneration(PortedImageLLM):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """
         Args:

@@ -4,6 +4,8 @@ The numbers of the published code are kept, with its names of tensors changed to
 positions are of the size of the image: the published code interpolates them at each call, `linvt convert` does once.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -124,7 +126,7 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
                 init.normal_(table, std=self.config.text_config.initializer_range)
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """
         Visual tokens.
 
@@ -148,7 +150,7 @@ class QwenVLForConditionalGeneration(PortedImageLLM):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """
         Args:

@@ -5,13 +5,15 @@ that reads the prompt, and no mask. The published code for r-v1 puts only the fi
 here all of them are.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.assisted_decoding import embedded_as, reads_prompt_again
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
@@ -114,13 +116,13 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             groups.append(crops[:1])
             masks.append(torch.ones(1, side**2, dtype=torch.bool))
             if rows * columns:
-                height, width = image_sizes[image].tolist()
+                height, width = image_sizes[image].tolist()  # type: ignore[index]  # given where crop_grids are
                 groups.append(crops_to_strips(crops[1:], rows, columns))
                 masks.append(strips_mask(height, width, rows, columns, side))
-        masks = torch.cat(masks).to(features.device)
+        joined = torch.cat(masks).to(features.device)
         # r-v1 was trained without a mask; and nothing is masked where nothing is padding.
-        masks = None if self.config.reads_prompt or bool(masks.all()) else masks
-        tokens = self.perceiver(torch.cat(groups), masks, *self._prompt_embeds(prompt_ids, num_groups))
+        mask = None if self.config.reads_prompt or bool(joined.all()) else joined
+        tokens = self.perceiver(torch.cat(groups), mask, *self._prompt_embeds(prompt_ids, num_groups))
         return BaseModelOutputWithPooling(
             last_hidden_state=features,
             pooler_output=[image.flatten(0, 1) for image in tokens.split(num_groups)],
@@ -198,7 +200,7 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_sizes: torch.LongTensor | None = None,
         crop_grids: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """
         Args:
@@ -242,8 +244,8 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         image_sizes: torch.LongTensor | None = None,
         crop_grids: torch.LongTensor | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> ModelOutput | torch.LongTensor:
         """
         `GenerationMixin.generate`, with the images embedded once, before anything is repeated for beams or grows.
 

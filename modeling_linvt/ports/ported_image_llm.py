@@ -1,10 +1,12 @@
 """What the ports share: a language model of Transformers that reads images as embeddings in its prompt."""
 
 import copy
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
 
 
 class PortedImageLLM(PreTrainedModel, GenerationMixin):
@@ -67,7 +69,7 @@ class PortedImageLLM(PreTrainedModel, GenerationMixin):
         images: dict[str, torch.Tensor | None],
         labels: torch.LongTensor | None,
         logits_to_keep: int | torch.Tensor,
-        **kwargs,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """`forward` of every port; `kwargs` go to the language model."""
         if (input_ids is None) == (inputs_embeds is None):
@@ -90,8 +92,8 @@ class PortedImageLLM(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(
-        self, inputs: torch.LongTensor | None = None, generation_config: GenerationConfig | None = None, **kwargs
-    ):
+        self, inputs: torch.LongTensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> ModelOutput | torch.LongTensor:
         """
         `GenerationMixin.generate`, where prompts may also be repeated: it repeats every input row by row, which would
         tear the images of a prompt, or the crops of an image, from each other. So images become embeddings before.

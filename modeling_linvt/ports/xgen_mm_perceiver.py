@@ -49,7 +49,8 @@ class XGenMMPerceiver(nn.Module):
         num_groups, num_positions, _ = features.shape
         latents = self.latents.expand(num_groups, -1, -1)
         if prompt_embeds is not None:
-            latents = torch.cat([latents, self.text_projection(prompt_embeds)], dim=1)
+            read = self.text_projection(prompt_embeds)  # type: ignore[misc]  # the design reads the prompt, so it is there
+            latents = torch.cat([latents, read], dim=1)
         mask = None
         if features_mask is not None or prompt_mask is not None:
             num_keys = num_positions + latents.shape[1]

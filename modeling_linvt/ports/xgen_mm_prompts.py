@@ -21,7 +21,7 @@ def image_prompts(
     Raises:
         `ValueError`: If the placeholders are not those of these images.
     """
-    prompts = []
+    prompts: list[torch.Tensor] = []
     for row, ids in enumerate(input_ids):
         if attention_mask is not None:
             ids = ids[attention_mask[row, -len(ids) :].bool()]  # with a cache the mask also covers what it holds

@@ -60,7 +60,7 @@ def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
     return ChatPrompt(text, [(shift(start), shift(end)) for start, end in answers], chat)
 
 
-def read_video_inputs(video, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
+def read_video_inputs(video: Any, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
     """Reads one video as inputs of the model; raises a [`BadRowError`] if it cannot be read."""
     try:
         source = resolve_video(video)

@@ -11,6 +11,7 @@ import json
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -66,7 +67,7 @@ class FrameTokenCache:
     def __init__(
         self,
         folder: str | os.PathLike,
-        model,
+        model: Any,
         processor: LinVTProcessor,
         autocast_dtype: torch.dtype | None = None,
     ):
@@ -80,7 +81,7 @@ class FrameTokenCache:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "model": None}
 
-    def build(self, dataset, num_workers: int = 0, processor_kwargs: dict | None = None) -> None:
+    def build(self, dataset: Any, num_workers: int = 0, processor_kwargs: dict | None = None) -> None:
         """
         Encodes all videos of a data set that the cache lacks. A build that was interrupted resumes where it was. Of
         several ranks each encodes its share, and the caller lets them wait for each other.
@@ -125,7 +126,7 @@ class FrameTokenCache:
             for module, training in modes:
                 module.training = training
 
-    def load(self, video, **video_kwargs) -> dict[str, torch.Tensor]:
+    def load(self, video: Any, **video_kwargs: Any) -> dict[str, torch.Tensor]:
         """
         Reads the inputs of the model for one video.
 
@@ -159,7 +160,7 @@ class FrameTokenCache:
             raise BadRowError(metadata["reason"])
         return tensors
 
-    def path(self, video, **video_kwargs) -> Path:
+    def path(self, video: Any, **video_kwargs: Any) -> Path:
         """
         Names the file of a video, whether it is there or not.
 
@@ -191,7 +192,7 @@ class FrameTokenCache:
 class _MissingVideos:
     """Reads the videos that the cache lacks, for a dataloader: the path of the file, and the inputs or the error."""
 
-    def __init__(self, cache: FrameTokenCache, dataset, video_kwargs: dict):
+    def __init__(self, cache: FrameTokenCache, dataset: Any, video_kwargs: dict):
         self.cache, self.videos, self.video_kwargs = cache, RowVideos(dataset), video_kwargs
         places: dict[Path, tuple[int, int]] = {}
         for row in range(len(dataset)):

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
@@ -32,14 +33,14 @@ _ROWS_AT_ONCE = 32  # that a worker checks before it reports
 
 
 def keep_good_rows(
-    dataset,
+    dataset: Any,
     processor: LinVTProcessor,
     skip_bad_rows: bool = False,
     *,
     max_length: int | None = None,
     max_video_seconds: float | None = None,
     num_workers: int = 0,
-):
+) -> Any:
     """
     Returns the rows that can be trained on, as far as [`check_rows`] can tell.
 
@@ -79,7 +80,7 @@ def keep_good_rows(
 
 
 def check_rows(
-    dataset,
+    dataset: Any,
     processor: LinVTProcessor,
     *,
     max_length: int | None = None,
@@ -164,23 +165,25 @@ class _RowCheck:
         if isinstance(source, SourceFrames):
             check_given_frames(source)
             return
-        is_path = isinstance(source.content, Path)
-        if not source.can_be_reread or (is_path and source.content in self.good_files):
+        content = source.content
+        if isinstance(content, str) or not source.can_be_reread:  # a URL, or a stream that reading would use up
             return
-        with open_video(source.content, source.name) as (container, stream):
+        if isinstance(content, Path) and content in self.good_files:
+            return
+        with open_video(content, source.name) as (container, stream):
             seconds = stated_seconds(stream) or (container.duration or 0) / av.time_base
         if self.max_video_seconds is not None and seconds > self.max_video_seconds:
             raise BadRowError(
                 f"{source.name} is {seconds:.1f} s long, and max_video_seconds is {self.max_video_seconds:g}."
             )
-        if is_path:
-            self.good_files.add(source.content)
+        if isinstance(content, Path):
+            self.good_files.add(content)
 
 
 class _CheckedRows:
     """What is wrong with each row of a data set, for a dataloader: its place, the reason and its number, or `None`."""
 
-    def __init__(self, dataset, check: _RowCheck):
+    def __init__(self, dataset: Any, check: _RowCheck):
         self.dataset, self.check = dataset, check
 
     def __len__(self) -> int:
@@ -229,7 +232,7 @@ def _count_tokens(prompt: ChatPrompt, processor: LinVTProcessor) -> int:
     return num_tokens + prompt.text.count(processor.video_token) * (processor.num_video_tokens - 1)
 
 
-def _check_image(image, processor: LinVTProcessor) -> None:
+def _check_image(image: Any, processor: LinVTProcessor) -> None:
     """Looks for files of images; what is a picture itself, in base 64, is read as in training."""
     if is_valid_image(image):
         return

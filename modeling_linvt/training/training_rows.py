@@ -7,6 +7,7 @@ Messages hold text as a string or as parts; a video or an image part names its f
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from linvt.processors.prompts.chat_visuals import (
     IMAGE_KEYS,
@@ -98,7 +99,7 @@ class RowVideos(Sequence):
         `ValueError`: If the data set is a stream.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: Any):
         if is_stream(dataset):
             raise ValueError(
                 f"The videos of a {type(dataset).__name__} cannot be listed before they are trained on, as its rows "
@@ -109,7 +110,7 @@ class RowVideos(Sequence):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> list:
+    def __getitem__(self, index: int) -> list:  # type: ignore[override]  # no slices, which would read many rows
         return read_row(self.dataset[index])[0].videos
 
 

@@ -5,6 +5,7 @@ In both the vision encoder and the projector stay as they are.
 
 import os
 import re
+from typing import Any
 
 from peft import LoraConfig, PeftModel
 from torch import nn
@@ -71,7 +72,9 @@ def _is_router(module: nn.Linear) -> bool:
     return type(module).__module__.startswith("transformers.models")
 
 
-def merge_adapter(model: str | os.PathLike, adapter: str | os.PathLike, **kwargs) -> LinVTForConditionalGeneration:
+def merge_adapter(
+    model: str | os.PathLike, adapter: str | os.PathLike, **kwargs: Any
+) -> LinVTForConditionalGeneration:
     """
     Loads the model of stage 2 as one: the LoRA weights added to those of the LLM, the new video tokenizer.
 

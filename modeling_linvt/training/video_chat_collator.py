@@ -90,7 +90,7 @@ class VideoChatCollator:
                 good.append((number, prompt, images, self._read_videos(prompt.chat)))
             except BadRowError as error:
                 self._skip(number, error.reason)
-        batch = self._batch([content for _, *content in good]) if good else None
+        batch = self._batch([row[1:] for row in good]) if good else None
         if batch is not None and self.max_length is not None:
             lengths = batch["attention_mask"].sum(1).tolist()
             for (number, *_), length in zip(good, lengths, strict=True):
@@ -98,7 +98,7 @@ class VideoChatCollator:
                     self._skip(number, f"it has {length} tokens, and max_length is {self.max_length}.")
             kept = [row for row, length in zip(good, lengths, strict=True) if length <= self.max_length]
             if len(kept) < len(good):
-                batch = self._batch([content for _, *content in kept]) if kept else None
+                batch = self._batch([row[1:] for row in kept]) if kept else None
         return self._batch([(chat_prompt(STAND_IN, self.processor), [], [])]) if batch is None else batch
 
     def _skip(self, number: int, reason: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,7 @@ from linvt.processors.video.video_container import VideoReadError
 from linvt.processors.video.video_sources import SourceFrames, resolve_video
 
 
-def video_identity(video) -> str:
+def video_identity(video: Any) -> str:
     """
     Returns a hash of a video: of the path, size and time of change of a local file; of the content of bytes, data
     URIs, open files and frames; of a URL itself, so that changes on the server are not noticed.
@@ -50,9 +51,9 @@ def shot_detector_identity(name_or_path: str | None) -> str:
     return digest.hexdigest()
 
 
-def _add_file(file: SourceFile, digest) -> None:
+def _add_file(file: SourceFile, digest: Any) -> None:
     content = file.content
-    if file.is_url:
+    if isinstance(content, str):  # a URL
         digest.update(f"\0{content}".encode())
     elif isinstance(content, bytes):
         digest.update(f"\0bytes {len(content)}".encode() + content)

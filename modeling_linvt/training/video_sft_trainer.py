@@ -12,7 +12,8 @@ import torch
 from accelerate.utils import DistributedType
 from peft import PeftModel
 from torch import nn
-from transformers.utils import logging
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import ModelOutput, logging
 
 from linvt.configuration.input_values import IGNORED_LABEL
 from linvt.modeling_linvt import LinVTForConditionalGeneration
@@ -96,7 +97,7 @@ class VideoSFTTrainer(SFTTrainer):
             # Where it is not asked for, it would be a weight without a gradient. PEFT freezes it and does not save it.
             whole.contrast.requires_grad_(contrastive_weight > 0)
         self.contrastive_weight = contrastive_weight
-        self._sums = {"train": defaultdict(float), "eval": defaultdict(float)}
+        self._sums: dict[str, defaultdict[str, float]] = {"train": defaultdict(float), "eval": defaultdict(float)}
         self._num_tokens: torch.Tensor | int = 0
         args = copy.copy(args)
         args.remove_unused_columns = False
@@ -147,7 +148,7 @@ class VideoSFTTrainer(SFTTrainer):
                 "per_device_train_batch_size, use more processes, or set contrastive_weight to 0."
             )
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As `SFTTrainer.train`; a `ValueError` if weights that have learnt would not be found again."""
         loads = resume_from_checkpoint or self.args.load_best_model_at_end
         if loads and self._image_llm_learns():
@@ -171,7 +172,7 @@ class VideoSFTTrainer(SFTTrainer):
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ):
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
         """Returns the loss of a micro-batch, and with `return_outputs` what the model returned, with its logits."""
         num_tokens = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
         num_items = num_tokens if num_items_in_batch is None else num_items_in_batch

@@ -60,7 +60,7 @@ class LinVTVideoModel(PreTrainedModel):
     def __init__(self, config: LinVTVideoConfig):
         super().__init__(config)
         if config.use_svr or config.use_tta:  # the average tokens of Tab. 2 need no weights
-            self.token_norm = RMSNorm(config.embedding_size)
+            self.token_norm = RMSNorm(config.embedding_size)  # type: ignore[arg-type]  # LinVTConfig sets it
             self.token_proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
             self.time_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
             self.place_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
@@ -192,7 +192,7 @@ class LinVTVideoModel(PreTrainedModel):
             biases, moments = (
                 [values if pool is None else values @ pool.T for pool in pools] for values in (scores, progress)
             )
-        maps = self.aggregator(visuals, biases, moments, embeds, mask)
+        maps = self.aggregator(visuals, biases, moments, embeds, mask)  # type: ignore[misc]  # only called with use_tta
         with no_autocast(device):
             if config.multi_scale == "multi_a":
                 pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]

@@ -52,7 +52,8 @@ class RedVillmVideoModel(PreTrainedModel):
         family = projector_family(image_llm)
         self.alignment_module = family.fresh_projector()
         self.temporal_module = family.fresh_projector() if config.temporal_module else None
-        self.additional_mlp = _mlp(config.embedding_size) if config.additional_mlp else None
+        size = config.embedding_size
+        self.additional_mlp = _mlp(size) if config.additional_mlp else None  # type: ignore[arg-type]  # LinVTConfig sets it
         self.post_init()
         _copy_weights(family.projector(), self.alignment_module)
         if self.temporal_module is not None and config.temporal_module_init == "projector":

@@ -56,7 +56,7 @@ class InstructionEncoder(nn.Module):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
-        self.norm = RMSNorm(config.embedding_size)
+        self.norm = RMSNorm(config.embedding_size)  # type: ignore[arg-type]  # LinVTConfig sets it
         self.proj = nn.Linear(config.embedding_size, config.hidden_size, bias=False)
         # Always attended to, so that a video without any instruction has something to attend to.
         self.no_text = nn.Parameter(torch.zeros(config.hidden_size))

@@ -5,6 +5,7 @@ No layer has a bias: a constant that is added to every key or score leaves a sof
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ def eager_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain attention with the softmax in float32, in the signature of Transformers' attention interface."""
     logits = (query @ key.transpose(2, 3) * scaling).float()

@@ -5,6 +5,7 @@ them; at the borders of the image all are kept. What is kept of all crops, joine
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from transformers.processing_utils import ImagesKwargs
 
 
-class MolmoImageProcessorKwargs(ImagesKwargs, total=False):
+class MolmoImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, but Transformers is not followed
     """
     max_crops (`int`, *optional*, defaults to 12):
         Crops at most, the view of the whole image not counted.
@@ -67,7 +68,7 @@ class MolmoImageProcessor(TorchvisionBackend):
         pooling_size: int,
         return_tensors: str | None,
         do_resize: bool = True,
-        **options,
+        **options: Any,
     ) -> BatchFeature:
         side = size.height // patch_size
         if size.height != size.width or size.height % patch_size or side % pooling_size:
@@ -83,7 +84,7 @@ class MolmoImageProcessor(TorchvisionBackend):
         if not do_resize:
             raise ValueError("Crops have one size, so images have to be resized; leave out do_resize=False.")
         window, margin = (side - sum(overlap_margins)) * patch_size, sum(overlap_margins) * patch_size
-        data = {name: [] for name in self.model_input_names}
+        data: dict[str, list] = {name: [] for name in self.model_input_names}
         for image in images:
             rows, columns = select_tiling(image.shape[1] - margin, image.shape[2] - margin, window, max_crops)
             whole, _ = self._resize_and_pad(image, (size.height, size.width), **options)
@@ -108,13 +109,13 @@ class MolmoImageProcessor(TorchvisionBackend):
         self,
         image: torch.Tensor,
         canvas: tuple[int, int],
-        resample,
+        resample: PILImageResampling,
         do_rescale: bool,
         rescale_factor: float,
         do_normalize: bool,
         image_mean: list[float],
         image_std: list[float],
-        **_,
+        **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """An image in the middle of a black canvas, its aspect kept, `(3, height, width)`; and 1 where it is."""
         # In float32, as in training: it decides whether a size is rounded to one pixel less.

@@ -1,6 +1,7 @@
 """Still images as xGen-MM was trained on them: all of the picture, and crops of it at the grid that fits it best."""
 
 import math
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature
@@ -13,7 +14,7 @@ from transformers.processing_utils import ImagesKwargs
 GRIDS = [[1, 2], [2, 1], [2, 2], [3, 1], [1, 3]]
 
 
-class XGenMMImageProcessorKwargs(ImagesKwargs, total=False):
+class XGenMMImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, but Transformers is not followed
     """
     do_tile (`bool`, *optional*, defaults to `True`):
         Whether crops follow the view of the whole picture. Every still image was tiled in training, also small ones.
@@ -51,16 +52,16 @@ class XGenMMImageProcessor(PilBackend):
         self,
         images: list[np.ndarray],
         size: SizeDict,
-        resample,
+        resample: PILImageResampling,
         do_tile: bool,
         grids: list[list[int]],
         do_rescale: bool,
         rescale_factor: float,
         do_normalize: bool,
-        image_mean,
-        image_std,
-        return_tensors=None,
-        **kwargs,
+        image_mean: list[float],
+        image_std: list[float],
+        return_tensors: str | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Args:
@@ -90,7 +91,9 @@ class XGenMMImageProcessor(PilBackend):
         data = {"pixel_values": np.stack(crops), "image_sizes": image_sizes, "crop_grids": crop_grids}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _tiles(self, image: np.ndarray, rows: int, columns: int, size: SizeDict, resample) -> list[np.ndarray]:
+    def _tiles(
+        self, image: np.ndarray, rows: int, columns: int, size: SizeDict, resample: PILImageResampling
+    ) -> list[np.ndarray]:
         height, width = image.shape[-2:]
         full_height, full_width = rows * size.height, columns * size.width
         if full_width / width < full_height / height:

@@ -1,6 +1,9 @@
 """Prompts and images for Molmo, first version."""
 
-from transformers import ProcessorMixin
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 
 CHAT_TEMPLATE = (
@@ -33,12 +36,17 @@ class MolmoProcessor(ProcessorMixin):
         chat_template (`str`, *optional*): [`CHAT_TEMPLATE`] by default.
     """
 
-    def __init__(self, image_processor=None, tokenizer=None, chat_template: str | None = None):
+    def __init__(
+        self,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template: str | None = None,
+    ):
         self.image_token = "<im_patch>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         side = round(image_inputs["image_token_order"].shape[1] ** 0.5)
         rows, columns = image_inputs["image_grids"][image_idx].tolist()
         return self._view(side, side) + self._view(rows, columns)

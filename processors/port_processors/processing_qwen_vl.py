@@ -1,6 +1,9 @@
 """Prompts and images for Qwen-VL, first version."""
 
-from transformers import ProcessorMixin
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 
 CHAT_TEMPLATE = (
@@ -39,14 +42,18 @@ class QwenVLProcessor(ProcessorMixin):
     """
 
     def __init__(
-        self, image_processor=None, tokenizer=None, num_image_tokens: int = 256, chat_template: str | None = None
+        self,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        num_image_tokens: int = 256,
+        chat_template: str | None = None,
     ):
         self.image_token = "<imgpad>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.num_image_tokens = num_image_tokens
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         return "<img>" + self.image_token * self.num_image_tokens + "</img>"
 
 

@@ -1,6 +1,9 @@
 """Prompts and pictures to model inputs for xGen-MM, with the prompts that it was tuned on."""
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
 
@@ -54,7 +57,7 @@ class XGenMMProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor=None,
+        image_processor: BaseImageProcessor | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         num_latents: int = 128,
         chat_template: str | dict | None = None,
@@ -68,7 +71,7 @@ class XGenMMProcessor(ProcessorMixin):
         self.num_latents = num_latents
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """A placeholder for each token: those of the view of all of the picture, then those of its crops."""
         rows, columns = (int(number) for number in image_inputs["crop_grids"][image_idx])
         return self.image_token * ((1 + rows * columns) * self.num_latents)

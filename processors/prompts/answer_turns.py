@@ -41,7 +41,8 @@ def prompt_with_answers(
     Raises:
         `ValueError`: If the template rewrites the answers, or there is no token to end a turn.
     """
-    prompt, texts = render(messages), []
+    prompt = render(messages)
+    texts: list[str] = []
     pieces = render(_marked(messages, first_answer, texts)).split(_MARK)
     if _MARK in prompt or len(pieces) != len(texts) + 1:
         raise ValueError(

@@ -206,7 +206,7 @@ def _with_address(part: dict, kind: str) -> dict:
 
 
 def _wrong_keys(part: dict, wrong: list[str]) -> str:
-    ways_out = dict.fromkeys(_INSTEAD_OF_SETTINGS[key] for key in wrong if key in _INSTEAD_OF_SETTINGS)
+    ways_out = list(dict.fromkeys(_INSTEAD_OF_SETTINGS[key] for key in wrong if key in _INSTEAD_OF_SETTINGS))
     reason = "is not supported yet" if ways_out else "does not belong there"
     ways_out = ways_out or ["give every text, image and video in a part of its own type"]
     return (

@@ -6,6 +6,7 @@ put markers around it, fill in another token than the chat template writes, or a
 
 from dataclasses import dataclass
 from itertools import groupby, islice
+from typing import Any
 
 from PIL import Image
 from transformers.processing_utils import ProcessorMixin
@@ -132,14 +133,14 @@ def process_images(
     return {name: value for name, value in inputs.items() if name not in of_text}, written
 
 
-def _written_image(processor: ProcessorMixin, image_token: str, image, images_kwargs: dict) -> str:
+def _written_image(processor: ProcessorMixin, image_token: str, image: Any, images_kwargs: dict) -> str:
     """Returns what a processor that tells no replacements writes for an image: special tokens, read off its ids."""
     call = {"images_kwargs": images_kwargs, "add_special_tokens": False, **_UNPADDED}
     inputs = processor(images=[image], text=[image_token], **call)
     return processor.tokenizer.decode(_ids(inputs))
 
 
-def _ids(inputs) -> list[int]:
+def _ids(inputs: Any) -> list[int]:
     return [int(number) for number in inputs["input_ids"][0]]
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import cached_file
 
@@ -18,7 +19,7 @@ AUTOSHOT_IN_CHECKPOINT = "checkpoint:autoshot"
 _FILES = ("config.json", "model.safetensors")
 
 
-def find_autoshot(name_or_path: str | os.PathLike | None = None, **hub_kwargs) -> Path:
+def find_autoshot(name_or_path: str | os.PathLike | None = None, **hub_kwargs: Any) -> Path:
     """
     Finds the folder of AutoShot weights, after download where they are on the Hub.
 
@@ -44,7 +45,7 @@ def find_autoshot(name_or_path: str | os.PathLike | None = None, **hub_kwargs) -
     return Path(paths[-1]).absolute().parent
 
 
-def find_autoshot_of_checkpoint(name_or_path: str | os.PathLike, **hub_kwargs) -> Path:
+def find_autoshot_of_checkpoint(name_or_path: str | os.PathLike, **hub_kwargs: Any) -> Path:
     """Finds the subfolder `autoshot/` of a checkpoint, in a folder or on the Hub; errors as in [`find_autoshot`]."""
     subfolder = os.path.join(hub_kwargs.pop("subfolder", None) or "", AUTOSHOT_SUBFOLDER)
     return find_autoshot(name_or_path, subfolder=subfolder, **hub_kwargs)

@@ -1,6 +1,7 @@
 """The windows in which AutoShot sees a video, as published: overlapping, of which only the middle counts."""
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 
 
-Frames = torch.Tensor | np.ndarray | Iterable[torch.Tensor | np.ndarray]
+Frames: TypeAlias = torch.Tensor | np.ndarray | Iterable[torch.Tensor | np.ndarray]
 
 
 def iter_windows(frames: Frames, config: AutoShotConfig) -> Iterator[tuple[torch.Tensor, int]]:

@@ -8,7 +8,7 @@ temporal convolutions; colour histograms are one `bincount`; only frames whose o
 Over the windows of a video, `shot_probabilities` computes the same with less work (`autoshot_inference.py`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -176,7 +176,7 @@ class AutoShotModel(AutoShotPreTrainedModel):
         stages = [partial(run_stage, *pair) for pair in zip(self.layers[::2], self.layers[1::2], strict=True)]
         return self._logits(frames, outputs, stages)
 
-    def _logits(self, frames: torch.Tensor, outputs: slice, stages: list[Callable]) -> AutoShotOutput:
+    def _logits(self, frames: torch.Tensor, outputs: slice, stages: Sequence[Callable]) -> AutoShotOutput:
         x = (frames.float() / 255).to(self.layers[0].spatial_convs[0].weight.dtype)
         stage_means = []
         for stage in stages:
@@ -228,7 +228,8 @@ class AutoShotModel(AutoShotPreTrainedModel):
         stages = self._stages_for_inference()
         for window, num_counted in iter_windows(frames, self.config):
             output = self._logits(window[None].to(self.device), slice(context, context + kept), stages)
-            yield output.one_hot_logits[0, :num_counted].sigmoid()
+            logits = output.one_hot_logits
+            yield logits[0, :num_counted].sigmoid()  # type: ignore[index]  # always given
 
     def _stages_for_inference(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         """The stages as `forward` runs them, prepared for the windows of one video, in which weights do not change."""
@@ -237,7 +238,7 @@ class AutoShotModel(AutoShotPreTrainedModel):
             layer.for_inference(height >> spec.stage, width >> spec.stage)
             for layer, spec in zip(self.layers, LAYER_SPECS, strict=True)
         ]
-        stages = [partial(run_stage, *pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
+        stages: list[Callable] = [partial(run_stage, *pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
         if self.device.type == "cpu":  # what pays on CUDA is not measured
             second = self.layers[1]
             weights, biases = second.temporal_weights()

@@ -130,7 +130,7 @@ def shot_frame_indices(shots: Sequence[tuple[int, int]], num_frames: int) -> lis
         previous_end = end
 
     lengths = [end - start for start, end in shots]
-    indices = []
+    indices: list[int] = []
     for (start, _), length, num_in_shot in zip(
         shots, lengths, spread_frames_over_shots(lengths, num_frames), strict=True
     ):

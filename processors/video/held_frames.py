@@ -64,7 +64,8 @@ class HeldFrames:
 
     def _let_go(self) -> None:
         if self.num_frames is not None:
-            candidates = {number for shot in self._shots for number in self._candidates(*shot)}
+            num_frames = self.num_frames
+            candidates = {number for shot in self._shots for number in self._candidates(num_frames, *shot)}
             open_since = self._shots[-1][1] if self._shots else 0
             self._frames = {n: f for n, f in self._frames.items() if n >= open_since or n in candidates}
             self.num_bytes = sum(map(_num_bytes, self._frames.values()))
@@ -72,10 +73,10 @@ class HeldFrames:
         if self.num_bytes > 0.75 * self.max_bytes:
             self.clear()
 
-    def _candidates(self, start: int, end: int) -> Iterator[int]:
+    def _candidates(self, num_frames: int, start: int, end: int) -> Iterator[int]:
         """All that may be picked of a shot, by the shares of `spread_frames_over_shots`."""
         num_shots = len(self._shots) + 1  # and the one that goes on
-        to_give = max(self.num_frames - num_shots, 0)
+        to_give = max(num_frames - num_shots, 0)
         share = to_give * (end - start - 1) // max(self.num_seen - num_shots, 1)
         most = min(2 + share if to_give else 1, end - start)
         for num_picks in range(1, most + 1):

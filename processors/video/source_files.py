@@ -92,7 +92,7 @@ def resolve_file(source: Any) -> SourceFile | None:
     if isinstance(source, io.TextIOBase):
         raise TypeError(f"{describe_source(source)} is a text file, expected a file opened in binary mode ('rb').")
     if isinstance(source, _BinaryFile):
-        return SourceFile(source, describe_source(source))
+        return SourceFile(source, describe_source(source))  # type: ignore[arg-type]  # BinaryIO is no protocol
     return None
 
 
@@ -123,14 +123,15 @@ def rereadable(file: SourceFile) -> Iterator[Path | bytes | BinaryIO]:
         `OSError`: if a URL does not answer, or with less than it promised, or a pipe breaks; its message is the
             reason.
     """
-    if file.can_be_reread:
-        yield file.content
+    content = file.content
+    if not isinstance(content, str) and file.can_be_reread:
+        yield content
         return
     with tempfile.TemporaryFile() as copy:
-        if file.is_url:
-            download(file.content, copy)
+        if isinstance(content, str):
+            download(content, copy)
         else:
-            shutil.copyfileobj(file.content, copy)
+            shutil.copyfileobj(content, copy)  # type: ignore[arg-type]  # paths and bytes can be reread
         yield copy
 
 
@@ -145,7 +146,7 @@ def _file_of_dict(source: Mapping) -> SourceFile:
     # A data set that was moved has the bytes alone; the path in it says where they once came from.
     if "bytes" in given:
         return SourceFile(bytes(given["bytes"]), describe_source(given))
-    return resolve_file(given["path"])
+    return resolve_file(given["path"])  # type: ignore[return-value]  # a path is always a file
 
 
 def _content_of_text(text: str) -> Path | str | bytes:

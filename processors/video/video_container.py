@@ -91,7 +91,7 @@ def open_binary(content: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
         `OSError`: if there is no such file, or it is empty, or cannot be read. Its message is the reason.
     """
     if isinstance(content, bytes):
-        file = io.BytesIO(content)
+        file: BinaryIO = io.BytesIO(content)
     elif isinstance(content, Path):
         file = _open_path(content)
     else:

@@ -7,7 +7,7 @@ accepts a form that another one refuses.
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from linvt.processors.video.source_files import SourceFile, describe_source, res
 from linvt.processors.video.video_container import VideoReadError
 
 
-SourceFrame = Image.Image | np.ndarray | torch.Tensor | SourceFile
+SourceFrame: TypeAlias = Image.Image | np.ndarray | torch.Tensor | SourceFile
 
 _PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 

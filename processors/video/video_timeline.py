@@ -102,6 +102,7 @@ class Timeline:
 
     def seconds(self, index: int) -> float:
         """Start of a frame in seconds since the first frame; the end of the video for `index == len(self)`."""
+        units: int | Fraction
         if index == len(self):
             units = self.timestamps[-1] + self.last_duration
         else:
@@ -169,12 +170,13 @@ def timeline_of_packets(container: InputContainer, stream: VideoStream) -> Timel
     log = PacketLog()
     for _ in read_packets(container, stream, log, strict=True):
         pass
-    if None in log.timestamps:
+    known = [timestamp for timestamp in log.timestamps if timestamp is not None]
+    if len(known) < len(log.timestamps):
         raise UnreliableVideoError
-    return make_timeline(sorted(log.timestamps), stream, log, strict=True)
+    return make_timeline(sorted(known), stream, log, strict=True)
 
 
-def make_timeline(timestamps: list[int | None], stream: VideoStream, log: PacketLog, *, strict: bool) -> Timeline:
+def make_timeline(timestamps: Sequence[int | None], stream: VideoStream, log: PacketLog, *, strict: bool) -> Timeline:
     """
     Checks the timestamps of the shown frames, in the order in which they are decoded, and makes a timeline of them.
 
@@ -184,21 +186,22 @@ def make_timeline(timestamps: list[int | None], stream: VideoStream, log: Packet
             timestamps gets its times from the frame rate that it states.
     """
     num_frames = len(timestamps)
-    has_all = num_frames > 0 and None not in timestamps
-    if strict and not (has_all and all(a < b for a, b in pairwise(timestamps))):
+    known = [timestamp for timestamp in timestamps if timestamp is not None]
+    has_all = len(known) == num_frames > 0
+    if strict and not (has_all and all(a < b for a, b in pairwise(known))):
         raise UnreliableVideoError
 
     container = stream.container
     stores_times = container.format.name in FORMATS_WITH_TIMES
-    by_time = sorted(range(num_frames), key=timestamps.__getitem__) if has_all else []
+    by_time = sorted(range(num_frames), key=known.__getitem__) if has_all else []
     usable = has_all and all(abs(number - i) <= MAX_REORDERED_FRAMES for number, i in enumerate(by_time))
     # The rate that the file states; raw streams that state none get FFmpeg's own default.
     stated_rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     decoded_numbers = None
     if usable:
-        times, time_base = [timestamps[i] for i in by_time], stream.time_base
+        times, time_base = [known[i] for i in by_time], stream.time_base
         # Behind damage a decoder can give frames out of order. Elsewhere its order is right and the times are swapped.
-        if stores_times and times != timestamps:
+        if stores_times and times != known:
             decoded_numbers = sorted(range(num_frames), key=by_time.__getitem__)  # the inverse permutation
         last_duration = Fraction(log.last_duration if log.last_timestamp == times[-1] else 0)
         if last_duration <= 0 and times[-1] > times[0]:
