@@ -175,8 +175,10 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
                 )
             weights = fields.get("image_llm_weights", "inside")
         if weights != "inside":
-            # Typed as Transformers types its own: with output_loading_info it is a tuple, and more arguments are few.
-            return load_light(cls, source, *args, config=config, **kwargs)  # type: ignore[misc, return-value]  # above
+            if args:
+                raise TypeError(f"{source} is a light checkpoint, which takes arguments by name, not {args}.")
+            # Typed as Transformers types its own: with output_loading_info it is a tuple.
+            return load_light(cls, source, config=config, **kwargs)  # type: ignore[return-value]  # see above
         if pretrained_model_name_or_path is not None:
             kwargs = safetensors_only(pretrained_model_name_or_path, kwargs)
         if isinstance(kwargs.get("quantization_config"), QuantizationConfigMixin):

@@ -110,14 +110,14 @@ def video_prompt(item: Any, question: str | None = None) -> VideoPrompt:
 
 
 def is_streamed(*sources: Any) -> bool:
-    """Whether one of the sources is to be read as its answers are asked for: without length, or of PyTorch."""
+    """Tells whether a source is read while its answers are asked for: without length, or of PyTorch."""
     return any(
         isinstance(source, Dataset) or not isinstance(source, Sized) for source in sources if source is not None
     )
 
 
 def is_one_video(videos: Any) -> bool:
-    """Whether this is a video and not several; a list of names is several."""
+    """Tells one video from several; a list of names is several."""
     if isinstance(videos, (str, bytes, os.PathLike, io.IOBase, Mapping)):
         return True
     if isinstance(videos, (np.ndarray, torch.Tensor)):

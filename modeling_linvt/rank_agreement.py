@@ -20,7 +20,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 
 def weights_are_sharded(model: PreTrainedModel) -> bool:
-    """Whether layers of this model are gathered from several ranks when they run."""
+    """Tells whether layers of this model are gathered from several ranks when they run."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return False
     return is_deepspeed_zero3_enabled() or any(isinstance(parameter, DTensor) for parameter in model.parameters())

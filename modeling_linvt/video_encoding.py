@@ -210,8 +210,8 @@ class VideoEncodingMixin:
 
     def _video_tokenizer_device(self, device: torch.device) -> torch.device:
         """
-        Where its inputs go: to its weights. Where there are none (the average tokens of Tab. 2), or Accelerate keeps
-        them elsewhere and brings them and their inputs together (the meta device stands for that), they stay.
+        Returns the device of its weights. Where there are none (the average tokens of Tab. 2), or Accelerate keeps
+        them elsewhere and brings them and their inputs together (the meta device stands for that), it is `device`.
         """
         devices = (parameter.device for parameter in self.video_tokenizer.parameters())
         return next((place for place in devices if place.type != "meta"), device)

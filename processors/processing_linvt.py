@@ -8,12 +8,13 @@ import os
 from typing import Any, Protocol
 
 from PIL import Image
-from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from linvt.configuration.configuration_linvt import LinVTConfig
 from linvt.processors.call_arguments import ArgumentSorter, CallArguments, LinVTProcessorKwargs
 from linvt.processors.image_llm_processor import build_image_llm_processor, place_of_images, settings_of
 from linvt.processors.prompts.chat_visuals import chat_visuals, may_name_video, read_conversations
@@ -25,9 +26,9 @@ from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
 
 class WrappedModel(Protocol):
-    """What a processor reads off the model that it is for."""
+    """Describes the model that a processor is for, as far as it asks."""
 
-    config: PreTrainedConfig
+    config: LinVTConfig
 
     def frame_size(self) -> dict[str, int] | None: ...
 
@@ -97,8 +98,8 @@ class LinVTProcessor(ProcessorMixin):
             video_kwargs: Settings of [`LinVTVideoProcessor`], such as `num_frames`.
 
         Raises:
-            `ValueError`: If `model` has another `num_video_tokens`, if nothing says the size of a frame, or if the
-                processor has no token for the place of an image.
+            `ValueError`: If `model` has another `num_video_tokens` or is of another image-LLM, if nothing says the
+                size of a frame, or if the processor has no token for the place of an image.
         """
         if model is not None:
             known = model.config.num_video_tokens
@@ -110,7 +111,7 @@ class LinVTProcessor(ProcessorMixin):
         video_processor = LinVTVideoProcessor.from_image_processor(
             image_llm_processor.image_processor, frame_size, **video_kwargs
         )
-        return cls(
+        processor = cls(
             image_processor=image_llm_processor.image_processor,
             tokenizer=image_llm_processor.tokenizer,
             video_processor=video_processor,
@@ -118,6 +119,14 @@ class LinVTProcessor(ProcessorMixin):
             num_video_tokens=112 if num_video_tokens is None else num_video_tokens,
             chat_template=image_llm_processor.chat_template,
         )
+        if model is not None and processor.chat_template is not None:
+            presented, replaced = processor._presented_image(), model.config.image_llm_config.image_token_id
+            if presented.token_id != replaced:
+                raise ValueError(
+                    f"{type(image_llm_processor).__name__} fills {presented.token} ({presented.token_id}) into "
+                    f"prompts for an image, but the model replaces token {replaced}. Is it of the same image-LLM?"
+                )
+        return processor
 
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, videos: Any = None, **kwargs: Any
@@ -369,7 +378,7 @@ class LinVTProcessor(ProcessorMixin):
         )
 
     def turn_headers(self, template: str) -> TurnHeaders:
-        """What this template writes between turns, read off it once."""
+        """Returns the headers that this template writes between turns, read off it once."""
         if template not in self._headers_of_template:
             self._headers_of_template[template] = TurnHeaders.of_template(
                 lambda chat, **variables: self.render_chats(template, [chat], variables=variables)[0][0],

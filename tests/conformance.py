@@ -6,13 +6,8 @@ import re
 import torch
 from peft import get_peft_model
 from tiny_families import SMALL
-from tiny_image_llms import (
-    IMAGE_TOKEN,
-    KEPT,
-    build,
-    picture_inputs,
-    picture_side,
-)
+from tiny_image_llms import IMAGE_TOKEN, build
+from tiny_pictures import KEPT, picture_inputs, picture_side
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,

@@ -8,7 +8,8 @@ import torch
 from conformance import FRAMES, VIDEO_TOKENS, Conformance
 from family_processors import CALLS, NO_IMAGE_BESIDE_VIDEO, tiny_processor
 from PIL import Image
-from tiny_image_llms import IMAGE_TOKEN, KEPT, picture_processor, picture_side
+from tiny_image_llms import IMAGE_TOKEN
+from tiny_pictures import KEPT, picture_processor, picture_side
 
 from linvt import LinVTProcessor
 from linvt.image_llms.patch_batches import MiniCpmFamily

@@ -11,7 +11,8 @@ import torch
 import transformers
 from conformance import MODEL_TYPES, Conformance, default_config, reason_of_refusal
 from conformance_table import conform, refusal_row
-from tiny_image_llms import NEEDED_PACKAGES, build, image_processor_class, tiny_config
+from tiny_image_llms import NEEDED_PACKAGES, build, tiny_config
+from tiny_pictures import image_processor_class
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from linvt import LinVTForConditionalGeneration, LinVTVideoProcessor

@@ -69,5 +69,5 @@ def test_encoders_of_single_frames_refuse_pairs(make_linvt, family):
 def test_a_depth_that_qwen2_vl_does_not_have_is_refused(make_linvt):
     model, processor = make_linvt("qwen2_vl")
     model.config.frames_per_patch = 3
-    with pytest.raises(ValueError, match="frames_per_patch is 3; this Qwen2VL takes in 1 or 2 frames as one"):
+    with pytest.raises(ValueError, match="frames_per_patch is 3; this Qwen2VL encodes 1 or 2 frames as one clip"):
         model.get_video_features(**processor.video_processor(random_video(4), return_tensors="pt"))

@@ -260,6 +260,13 @@ def test_the_model_says_how_large_frames_are_and_how_many_tokens_a_video_is(make
         LinVTProcessor.from_image_llm_processor(original, 112, model=model)
 
 
+def test_the_processor_of_another_image_llm_is_an_error(make_linvt, image_llm):
+    model, _ = make_linvt("internvl")
+    _, other = image_llm("qwen2_vl")
+    with pytest.raises(ValueError, match=r"Qwen2VLProcessor fills <\|image_pad\|> .* the model replaces token \d+"):
+        LinVTProcessor.from_image_llm_processor(other, model=model)
+
+
 @each_family
 def test_tokens_are_counted_from_sizes(make_linvt, image_llm, family):
     """As vLLM plans a batch: images as the image-LLM's processor counts them, videos by the number of their tokens."""

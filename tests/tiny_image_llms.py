@@ -1,29 +1,26 @@
-"""A tiny random model of every image-LLM of Transformers, and a picture as its own image processor prepares it.
+"""A tiny random model of every image-LLM of Transformers.
 
 The default configuration of a class is cut down by the names of its fields; `TWEAKS` has what that does not reach.
 """
 
 import copy
-import inspect
 
 import torch
 from transformers import (
     CONFIG_MAPPING,
-    IMAGE_PROCESSOR_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    FuyuImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 
-def _all(value, *names):
+def for_all(value, *names) -> dict:
     return dict.fromkeys(names, value)
 
 
 SIZES = {
-    **_all(32, "hidden_size", "d_model", "embed_dim", "out_hidden_size", "text_hidden_size", "merged_hidden_size"),
-    **_all(
+    **for_all(32, "hidden_size", "d_model", "embed_dim", "out_hidden_size", "text_hidden_size", "merged_hidden_size"),
+    **for_all(
         32,
         "output_dim",
         "word_embed_proj_dim",
@@ -32,30 +29,30 @@ SIZES = {
         "adapter_out_dim",
         "adapter_in_dim",
     ),
-    **_all(32, "decoder_hidden_size", "encoder_hidden_size", "projection_dim", "image_text_hidden_size"),
-    **_all(32, "moe_hidden_size", "vision_hidden_size", "patch_embed_hidden_size", "projection_hidden_size"),
-    **_all(32, "pooler_output_size", "hidden_size_per_layer_input"),
-    **_all(64, "intermediate_size", "ffn_dim", "d_ff", "mlp_dim", "decoder_ffn_dim", "encoder_ffn_dim"),
-    **_all(64, "dense_intermediate_size", "shared_intermediate_size", "intermediate_size_mlp", "share_expert_dim"),
-    **_all(64, "alignment_intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"),
-    **_all(64, "moe_shared_expert_intermediate_size", "projector_hidden_size", "projection_intermediate_size"),
-    **_all(64, "shared_experts_intermediate_size", "projection_hidden_dim"),
-    **_all(2, "num_hidden_layers", "num_layers", "depth", "layers", "encoder_layers", "decoder_layers", "n_layers"),
-    **_all(2, "num_decoder_layers", "num_global_layers", "resampler_depth", "conf_num_hidden_layers"),
-    **_all(4, "num_attention_heads", "num_heads", "attention_heads", "decoder_attention_heads"),
-    **_all(4, "encoder_attention_heads", "resampler_n_heads", "linear_num_value_heads", "linear_num_heads"),
-    **_all(4, "swa_num_attention_heads", "num_sliding_attention_heads", "mamba_num_heads", "index_n_heads"),
-    **_all(4, "conf_num_attention_heads"),
-    **_all(2, "num_key_value_heads", "swa_num_key_value_heads", "linear_num_key_heads", "n_groups"),
-    **_all(8, "head_dim", "d_kv", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "linear_key_head_dim"),
-    **_all(8, "linear_value_head_dim", "linear_head_dim", "swa_head_dim", "index_head_dim", "mamba_head_dim"),
-    **_all(8, "resampler_head_dim"),
-    **_all(16, "q_lora_rank", "kv_lora_rank", "ssm_state_size", "num_pos_feats", "output_channels"),
-    **_all(4, "moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts", "num_query_tokens"),
-    **_all(4, "resampler_n_latents", "latent_query_num", "mm_tokens_per_image", "vision_soft_tokens_per_image"),
-    **_all(2, "num_experts_per_tok", "moe_topk", "moe_k"),
-    **_all(1, "n_group", "topk_group"),
-    **_all(256, "vocab_size", "unpadded_vocab_size", "vocab_size_per_layer_input"),
+    **for_all(32, "decoder_hidden_size", "encoder_hidden_size", "projection_dim", "image_text_hidden_size"),
+    **for_all(32, "moe_hidden_size", "vision_hidden_size", "patch_embed_hidden_size", "projection_hidden_size"),
+    **for_all(32, "pooler_output_size", "hidden_size_per_layer_input"),
+    **for_all(64, "intermediate_size", "ffn_dim", "d_ff", "mlp_dim", "decoder_ffn_dim", "encoder_ffn_dim"),
+    **for_all(64, "dense_intermediate_size", "shared_intermediate_size", "intermediate_size_mlp", "share_expert_dim"),
+    **for_all(64, "alignment_intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"),
+    **for_all(64, "moe_shared_expert_intermediate_size", "projector_hidden_size", "projection_intermediate_size"),
+    **for_all(64, "shared_experts_intermediate_size", "projection_hidden_dim"),
+    **for_all(2, "num_hidden_layers", "num_layers", "depth", "layers", "encoder_layers", "decoder_layers", "n_layers"),
+    **for_all(2, "num_decoder_layers", "num_global_layers", "resampler_depth", "conf_num_hidden_layers"),
+    **for_all(4, "num_attention_heads", "num_heads", "attention_heads", "decoder_attention_heads"),
+    **for_all(4, "encoder_attention_heads", "resampler_n_heads", "linear_num_value_heads", "linear_num_heads"),
+    **for_all(4, "swa_num_attention_heads", "num_sliding_attention_heads", "mamba_num_heads", "index_n_heads"),
+    **for_all(4, "conf_num_attention_heads"),
+    **for_all(2, "num_key_value_heads", "swa_num_key_value_heads", "linear_num_key_heads", "n_groups"),
+    **for_all(8, "head_dim", "d_kv", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "linear_key_head_dim"),
+    **for_all(8, "linear_value_head_dim", "linear_head_dim", "swa_head_dim", "index_head_dim", "mamba_head_dim"),
+    **for_all(8, "resampler_head_dim"),
+    **for_all(16, "q_lora_rank", "kv_lora_rank", "ssm_state_size", "num_pos_feats", "output_channels"),
+    **for_all(4, "moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts", "num_query_tokens"),
+    **for_all(4, "resampler_n_latents", "latent_query_num", "mm_tokens_per_image", "vision_soft_tokens_per_image"),
+    **for_all(2, "num_experts_per_tok", "moe_topk", "moe_k"),
+    **for_all(1, "n_group", "topk_group"),
+    **for_all(256, "vocab_size", "unpadded_vocab_size", "vocab_size_per_layer_input"),
     "max_position_embeddings": 512,
     "image_size": 56,
     "patch_size": 14,
@@ -67,8 +64,8 @@ SIZES = {
     "max_img_size": 112,
     "mm_posemb_size": 64,
     "position_embedding_size": 64,
-    **_all(32, "mm_embed_dim", "output_proj_dims", "image_token_embed_dim"),
-    **_all(8, "pos_emb_height", "pos_emb_width"),
+    **for_all(32, "mm_embed_dim", "output_proj_dims", "image_token_embed_dim"),
+    **for_all(8, "pos_emb_height", "pos_emb_width"),
 }
 """The largest value that a field of a tiny configuration may have."""
 
@@ -171,12 +168,12 @@ def _m_rope(**settings):
 
 
 TWEAKS: dict[str, dict] = {
-    **_all(_m_rope(), "cosmos3_edge", "cosmos3_omni", "paddleocr_vl", "qwen2_5_vl"),
-    **_all(_m_rope(), "qwen2_vl", "qwen3_vl", "qwen3_vl_moe"),
-    **_all(_m_rope(), "glm46v", "glm4v", "glm_ocr", "glmga"),
+    **for_all(_m_rope(), "cosmos3_edge", "cosmos3_omni", "paddleocr_vl", "qwen2_5_vl"),
+    **for_all(_m_rope(), "qwen2_vl", "qwen3_vl", "qwen3_vl_moe"),
+    **for_all(_m_rope(), "glm46v", "glm4v", "glm_ocr", "glmga"),
     "glm4v_moe": _m_rope(head_dim=16),
-    **_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "qwen3_5", "qwen3_5_moe"),
-    **_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "minicpm_ocr", "minicpmv4_6"),
+    **for_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "qwen3_5", "qwen3_5_moe"),
+    **for_all(_m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]), "minicpm_ocr", "minicpmv4_6"),
     "minicpmv4_7": _m_rope(head_dim=32, layer_types=["linear_attention", "full_attention"]),
     "qwen4_exp": _m_rope(
         layer_types=["linear_attention", "full_attention"],  # full is read as sparse, whose name differs by version
@@ -186,7 +183,7 @@ TWEAKS: dict[str, dict] = {
         indexer_budget=16,
         indexer_compress_ratio=4,
     ),
-    **_all(_m_rope() | _OMNI_TOKENS, "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
+    **for_all(_m_rope() | _OMNI_TOKENS, "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"),
     "apertus1p5": {
         "image_token_offset": 100,
         "audio_token_offset": 164,
@@ -289,7 +286,7 @@ TWEAKS: dict[str, dict] = {
         "text_config": {"sliding_window": 16},
         "vision_config": {"image_size": 112, "max_position_embeddings": 64},
     },
-    **_all({"vision_config": {"image_size": 112}}, "got_ocr2", "pp_chart2table", "granite_docling"),
+    **for_all({"vision_config": {"image_size": 112}}, "got_ocr2", "pp_chart2table", "granite_docling"),
     "perception_lm": {"vision_config": _PERCEPTION},
     "llama4": {"vision_config": {"intermediate_size": 128, "vision_output_dim": 32}},
     "inkling2_loop": {
@@ -327,70 +324,6 @@ TWEAKS: dict[str, dict] = {
     "llava_onevision": {"image_grid_pinpoints": [[56, 112]]},
 }
 
-PROCESSORS: dict[str, dict] = {
-    "apertus1p5": {"size": {"min_pixels": 56 * 56, "max_pixels": 56 * 56}, "spatial_factor": 8},
-    "glm5_next": {"min_image_tokens": 1},
-    "cohere2_vision": {"patch_size": 2},  # tokens along each side, as its processor reads it
-    "deepseek_ocr2": {"tile_size": 128, "crop_to_patches": False},
-    "unlimited_ocr": {"tile_size": 128, "crop_to_patches": False},
-    "dots3_note": {"temporal_patch_size": 1},
-    "emu3": {"min_pixels": 56 * 56, "max_pixels": 56 * 56},
-    **_all({"do_resize": True, "max_soft_tokens": 70, "pooling_kernel_size": 2}, "gemma4", "gemma4_unified"),
-    "idefics2": {"size": {"longest_edge": 56, "shortest_edge": 56}},
-    **_all({"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 56}}, "idefics3", "smolvlm"),
-    **_all({"size": {"height": 28, "width": 28}}, "inkling2", "inkling2_loop"),
-    "inkling_mm_model": {"size": {"height": 14, "width": 14}, "rescale_image_frac": 1.0},
-    "kimi_k25": {"size": {"max_height": 56, "max_width": 56}},
-    "linvt_molmo": {"overlap_margins": [0, 0]},
-    "linvt_xgen_mm": {"do_tile": False},
-    **_all({"image_grid_pinpoints": [[56, 112]]}, "llava_next", "llava_next_video", "llava_onevision"),
-    "video_llava": {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}},
-    "lfm2_vl": {
-        "encoder_patch_size": 14,
-        "do_image_splitting": False,
-        "min_image_tokens": 4,
-        "max_image_tokens": 4,
-        "tile_size": 56,
-    },
-    "minicpm_ocr": {"slice_mode": False, "scale_resolution": 56, "do_resize": True},
-    **_all({"slice_mode": False, "scale_resolution": 112, "do_resize": True}, "minicpmv4_6", "minicpmv4_7"),
-    "molmo2": {"overlap_margins": [1, 1]},
-    "nemotron_h_omni": {"min_num_patches": 16, "max_num_patches": 16},
-    "perception_lm": {"tile_size": 56, "max_num_tiles": 1},
-    "step3p7": {"patch_size": 84, "vision_patch_size": 14},
-}
-"""Arguments of image processors under which a small picture goes in whole, beside its size and that of a patch."""
-
-SAME_PROCESSOR = (
-    {"glm4v_moe": "glm4v", "glm_ocr": "glm46v", "qwen3_vl_moe": "qwen3_vl"}
-    | _all("qwen2_vl", "qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
-    | _all("llava", "fast_vlm", "linvt_mipha", "linvt_qwen_vl")
-)
-"""Model types that Transformers gives no image processor, and whose checkpoints name that of another type."""
-
-
-def image_processor_class(model_type: str) -> type:
-    found = IMAGE_PROCESSOR_MAPPING[CONFIG_MAPPING[SAME_PROCESSOR.get(model_type, model_type)]]
-    classes = list(found.values()) if isinstance(found, dict) else list(found)
-    classes = [item for item in classes if item is not None and not item.__name__.endswith("Pil")] or classes
-    return classes[-1]
-
-
-def picture_processor(model_type: str):
-    """The image processor of a model type, set up for one small picture."""
-    processor_class, side = image_processor_class(model_type), picture_side(model_type)
-    takes = processor_class.valid_kwargs.__annotations__
-    given = {"patch_size": 14} if "patch_size" in takes else {}
-    size = dict(getattr(processor_class, "size", None) or {})
-    square = {"height": side, "width": side}
-    if {"height", "width"} <= size.keys():
-        given |= {"size": square}
-    elif "merge_size" in takes:
-        given |= {"size": {"shortest_edge": side**2, "longest_edge": 4 * side**2}}
-    elif getattr(processor_class, "do_center_crop", False):
-        given |= {"size": {"shortest_edge": side}, "crop_size": square}
-    return processor_class(**given | PROCESSORS.get(model_type, {}))
-
 
 def build(model_type: str) -> PreTrainedModel:
     """A model of random weights, far from their tiny initial spread, so that a wrong token shows in the logits."""
@@ -411,91 +344,5 @@ def build(model_type: str) -> PreTrainedModel:
     return model.eval()
 
 
-def picture_inputs(model: PreTrainedModel, frame: torch.Tensor) -> dict:
-    """What the image-LLM takes for a picture that is `frame` of shape `(3, height, width)` after normalisation."""
-    model_type = model.config.model_type
-    if model_type in PICTURES:
-        return PICTURES[model_type](frame)
-    processor = picture_processor(model_type)
-    if not takes_patches(model):
-        return {"pixel_values": frame[None]}
-    done = {"do_rescale": False, "do_normalize": False, "do_resize": PROCESSORS.get(model_type, {}).get("do_resize")}
-    inputs = processor(images=[frame], return_tensors="pt", **done)
-    takes = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in takes}
-
-
-def takes_patches(model: PreTrainedModel) -> bool:
-    """Whether the image processor, and not this file, must say how a picture is laid out."""
-    takes = inspect.signature(model.forward).parameters
-    return model.config.model_type == "inkling_mm_model" or bool(_LAYOUTS & set(takes))
-
-
-_LAYOUTS = {"image_grid_thw", "image_grid_hw", "image_grids", "image_position_ids", "spatial_shapes", "target_sizes"}
-"""Inputs that say where the patches of a picture were."""
-
-
-def _sized(frame):
-    return {"pixel_values": frame[None], "image_sizes": torch.tensor([frame.shape[1:]])}
-
-
-def _tiled(frame):
-    return {"pixel_values": frame[None, None]}
-
-
-def _masked_tile(frame):
-    return {**_tiled(frame), "pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool)}
-
-
-def _view_and_tiles(frame):
-    tiles = torch.stack([frame, frame.flip(1), frame.flip(2)])
-    return {"pixel_values": tiles[None], "image_sizes": torch.tensor([[56, 112]])}
-
-
-_FUYU_PATCH = {"height": 14, "width": 14}
-PICTURES = {
-    **_all(_sized, "apertus1p5", "emu3", "lighton_ocr", "mistral3", "mistral_large4"),
-    **_all(_tiled, "idefics2", "idefics3", "smolvlm", "perception_lm"),
-    **_all(_view_and_tiles, "llava_next", "llava_next_video", "llava_onevision"),
-    "fuyu": lambda frame: {"image_patches": FuyuImageProcessor(patch_size=_FUYU_PATCH).patchify_image(frame[None])},
-    "granite_docling": _masked_tile,
-    "video_llava": lambda frame: {"pixel_values_images": frame[None]},
-}
-"""Pictures for image-LLMs that take whole pictures, with what they want beside the pixels."""
-
-FIRST = ("llava_next", "llava_next_video", "llava_onevision", "molmo2")
-"""Image-LLMs that always add tiles behind the view of the whole picture, which alone is what a frame is."""
-
-
-def _between_marks(tokens):
-    return tokens[1:-1].unflatten(0, (2, 3))[:, :-1].flatten(0, 1)
-
-
-KEPT = {
-    "hunyuan_vl": _between_marks,
-    "hy_v4_vl": lambda tokens: tokens.unflatten(0, (2, 3))[:, :-1].flatten(0, 1),
-    "deepseek_ocr2": lambda tokens: tokens[:-1],
-    "unlimited_ocr": lambda tokens: tokens[:-1].unflatten(0, (3, 4))[:, :-1].flatten(0, 1),
-    # Its image processor adds a column of padding where the width is a multiple of the patch.
-    "inkling_mm_model": lambda tokens: tokens.unflatten(0, (4, 5))[:, :-1].flatten(0, 1),
-    "emu3": lambda tokens: tokens.unflatten(0, (7, 8))[:, :-1].flatten(0, 1),
-    **_all(lambda tokens: tokens[:16], *FIRST[:3]),
-    "molmo2": lambda tokens: tokens[:4],
-}
-"""Which tokens of a picture are its content; the others are markers, newlines and tiles."""
-
-SIDES = {
-    **_all(112, "got_ocr2", "granite_docling", "minicpmv4_6", "minicpmv4_7", "pp_chart2table", "step3p7"),
-    **_all(128, "deepseek_ocr2", "unlimited_ocr"),
-    **_all(224, "gemma4", "gemma4_unified"),  # their image processors enlarge smaller pictures
-    "aria": 980,
-}
-"""Side of the picture in pixels, where 56 would give a single token, to which nothing could attend."""
-
-
-def picture_side(model_type: str) -> int:
-    return SIDES.get(model_type, 56)
-
-
-NEEDED_PACKAGES = {**_all(("timm",), "fast_vlm", "gemma3n", "perception_lm"), "smolvlm": ("num2words",)}
+NEEDED_PACKAGES = {**for_all(("timm",), "fast_vlm", "gemma3n", "perception_lm"), "smolvlm": ("num2words",)}
 """What Transformers itself needs for the encoder or the processor of an image-LLM, and does not install."""

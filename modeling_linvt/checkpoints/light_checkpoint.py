@@ -96,7 +96,7 @@ def load_light(
 
 
 def light_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """What a light checkpoint holds of a model, by the names of a full one."""
+    """Returns the tensors that a light checkpoint holds, by the names of a full one."""
     return {
         f"{part}.{name}": tensor
         for part in LIGHT_PARTS

@@ -139,7 +139,7 @@ class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _prompt_embeds(
         self, prompt_ids: list[torch.LongTensor] | None, num_groups: list[int]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What the Perceiver reads for each group of an image, and the mask of what is no padding."""
+        """Returns the embeddings that the Perceiver reads for each group of an image, and their padding mask."""
         if not self.config.reads_prompt:
             return None, None
         embedding = self.get_input_embeddings()

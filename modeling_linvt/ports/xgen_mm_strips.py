@@ -24,7 +24,7 @@ def crops_to_strips(features: torch.Tensor, rows: int, columns: int) -> torch.Te
 
 def strips_mask(height: int, width: int, rows: int, columns: int, side: int) -> torch.BoolTensor:
     """
-    Which positions of the strips show something of the picture, and not only what it was padded with.
+    Masks the positions of the strips that show the picture and not only its padding.
 
     Args:
         height (`int`), width (`int`): Of the picture in pixels.

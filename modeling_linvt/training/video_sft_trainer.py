@@ -161,7 +161,7 @@ class VideoSFTTrainer(SFTTrainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _image_llm_learns(self) -> bool:
-        """Whether weights of the image-LLM learn that are not LoRA."""
+        """Tells whether weights of the image-LLM other than LoRA learn."""
         if isinstance(self.model, PeftModel):
             return False
         return any(parameter.requires_grad for parameter in self.model.image_llm.parameters())
@@ -252,7 +252,7 @@ def _unsupported(args: SFTConfig, kwargs: dict[str, Any]) -> list[str]:
 
 
 def _count_learning(model: nn.Module) -> str:
-    """How many parameters of each part learn, for a message."""
+    """Counts the parameters of each part that learn, for a message."""
     counts = []
     for name, part in model.named_children():
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]

@@ -109,6 +109,6 @@ def _message(role: str, text: str, with_image: bool = False) -> dict:
 
 
 def _between(prompt: str, start: str, ends: tuple[str, ...]) -> str:
-    """What stands after `start` and before the first of `ends`, or the end."""
+    """Returns the text after `start` and before the first of `ends`, or the end."""
     rest = prompt[prompt.index(start) + len(start) :]
     return rest[: min([place for place in map(rest.find, ends) if place >= 0], default=len(rest))]

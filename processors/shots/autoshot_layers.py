@@ -83,7 +83,7 @@ class AutoShotLayer(nn.Module):
         return F.relu(x, inplace=True).permute(0, 2, 3, 1).unflatten(2, size)
 
     def for_inference(self, height: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What `forward` does in evaluation mode to maps of this size, with the weights prepared once."""
+        """Returns `forward` in evaluation mode for maps of this size, with the weights prepared once."""
         weights, biases = self.temporal_weights()
         weight = self.spatial_convs[0].weight
         plain_cost = height * width * sum(w.numel() for w in [*self.spatial_convs.parameters(), *weights])

@@ -49,11 +49,11 @@ class HeldFrames:
         self._shots.append((start, end))
 
     def take(self, indices: list[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """Those of the frames that are held, each with its number, in the order of `indices`."""
+        """Returns the held ones of these frames, each with its number, in the order of `indices`."""
         return ((index, self._frames[index]) for index in indices if index in self._frames)
 
     def missing(self, indices: list[int]) -> list[int]:
-        """Those of the numbers whose frames are not held."""
+        """Returns the numbers of the frames that are not held."""
         return [index for index in indices if index not in self._frames]
 
     def clear(self) -> None:

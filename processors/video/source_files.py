@@ -61,7 +61,7 @@ class SourceFile:
 
     @property
     def can_be_reread(self) -> bool:
-        """Whether it can be read now and once more later. A pipe cannot; a URL would be downloaded twice."""
+        """Tells whether it can be read now and once more later. A pipe cannot; a URL would be downloaded twice."""
         return not self.is_url and (isinstance(self.content, (Path, bytes)) or self.content.seekable())
 
 
@@ -171,7 +171,7 @@ def _content_of_text(text: str) -> Path | str | bytes:
 
 
 def _content_of_data_uri(uri: str) -> bytes:
-    """What a data URI (RFC 2397) holds."""
+    """Decodes a data URI (RFC 2397)."""
     header, comma, data = uri.partition(",")
     content = unquote_to_bytes(data)
     problem = None if comma else "it has no comma in front of its data"

@@ -96,8 +96,8 @@ def flatten_videos(videos: Any) -> list:
 
 def _is_prompt(item: Any) -> bool:
     """
-    Whether a list in a list holds the videos of a prompt, and is not a video itself, given as pictures. (A video given
-    as names of pictures looks like several videos, so it has to stand in such a list.)
+    Tells whether a list in a list holds the videos of a prompt, and is not itself a video given as pictures. (Names of
+    pictures look like several videos, so a video given by them has to stand in such a list.)
     """
     return isinstance(item, (list, tuple)) and not all(map(is_valid_video_frame, item))
 
