@@ -68,7 +68,7 @@ def test_padding_changes_nothing():
 
 @pytest.mark.parametrize("num_rows", [0, 1])
 def test_one_pair_or_none_gives_zero_with_a_graph(num_rows):
-    contrast = VideoTextContrast()
+    contrast = VideoTextContrast().requires_grad_()  # as where this loss is trained on
     loss = contrast(**{name: value[:num_rows] for name, value in batch(2).items()})
     loss.backward()
     assert loss.item() == 0 and contrast.logit_scale.grad.item() == 0
@@ -77,6 +77,8 @@ def test_one_pair_or_none_gives_zero_with_a_graph(num_rows):
 
 def test_the_temperature_learns_and_has_a_limit():
     inputs, contrast = batch(6), VideoTextContrast()
+    assert not contrast(**inputs).requires_grad  # only where it is asked to
+    contrast.requires_grad_()
     contrast(**inputs).backward()
     assert contrast.logit_scale.grad.abs() > 0
     with torch.no_grad():

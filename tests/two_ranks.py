@@ -51,7 +51,7 @@ class ProjectedContrast(torch.nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.eye(channels))
-        self.contrast = VideoTextContrast()
+        self.contrast = VideoTextContrast().requires_grad_()
 
     def forward(self, embeds, is_video, labels):
         return self.contrast(None if embeds is None else embeds @ self.weight, is_video, labels)
