@@ -135,5 +135,5 @@ class ProcessorConformance:
         loaded = self.inputs(LinVTProcessor.from_pretrained(folder), *parts)
         assert loaded.keys() == inputs.keys()
         for name, value in inputs.items():
-            # Transformers 5.17 may load the other backend of an image processor, which rounds and masks in other types.
+            # Transformers 5.17 may load another backend of an image processor, with other rounding and other types.
             torch.testing.assert_close(loaded[name], value, rtol=0, atol=1e-6, check_dtype=False)
