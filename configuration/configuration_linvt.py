@@ -5,6 +5,7 @@ Section and table numbers are those of "LinVT: Empower Your Image-level Large La
 
 import copy
 import re
+from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -24,6 +25,10 @@ class LinVTVideoConfig(PreTrainedConfig):
     text-conditioned token aggregation (TTA, Sec. 3.2.2).
 
     Args:
+        start (`str`, *optional*, defaults to `"merge"`):
+            What the video tokenizer does before it is trained. `"merge"`: SVR keeps the tokens that are new to their
+            shot, and TTA averages clusters of them; what is learnt adds to that. `"random"`: the paper's, random
+            weights all through. What was saved before there was a choice is `"random"`.
         embedding_size (`int`, *optional*):
             Channels C of the frame tokens, which is the width of the LLM's embeddings. [`LinVTConfig`] fills it in.
         hidden_size (`int`, *optional*, defaults to 1024):
@@ -38,8 +43,11 @@ class LinVTVideoConfig(PreTrainedConfig):
         top_k (`int`, *optional*, defaults to 2048):
             Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12): the best ones, or in training
             (`model.train()`) such as are drawn with odds of exp(score). A video with fewer keeps all.
+        max_shot_frames (`int`, *optional*, defaults to 64):
+            Frames of a shot that are looked at together to tell what is new in it; longer shots are cut into windows.
         num_queries (`list[int]`, *optional*, defaults to `(64, 32, 16)`):
-            Video tokens per scale, finest scale first (Sec. 6, Tab. 12). Their sum is what the LLM sees of a video.
+            Video tokens per scale, finest scale first (Sec. 6, Tab. 12). Their sum is what the LLM sees of a video,
+            unless a call asks for another number, which `start="merge"` allows.
         pooling_windows (`list[int]`, *optional*, defaults to `(1, 4, 16)`):
             Tokens that one average-pooling window covers, per scale (Sec. 3.2.1, multi-scale token pooling). Windows
             shift by half their length. The paper gives no lengths.
@@ -64,12 +72,14 @@ class LinVTVideoConfig(PreTrainedConfig):
     model_type = "linvt_video"
     base_config_key = "video_tokenizer_config"
 
+    start: Literal["merge", "random"] | None = None
     embedding_size: int | None = None
     hidden_size: int = 1024
     intermediate_size: int = 4096
     num_layers: int = 4
     num_attention_heads: int = 8
     top_k: int = 2048
+    max_shot_frames: int = 64
     num_queries: list[int] | tuple[int, ...] = (64, 32, 16)
     pooling_windows: list[int] | tuple[int, ...] = (1, 4, 16)
     multi_scale: MultiScale = "multi_c"
@@ -82,15 +92,36 @@ class LinVTVideoConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         refuse_unknown_settings(self, kwargs)
         super().__post_init__(**kwargs)
+        if self.start is None:
+            self.start = "merge" if self.transformers_version is None else "random"
         self.num_queries = list(self.num_queries)
         self.pooling_windows = list(self.pooling_windows)
         self._check_sizes()
         self._check_variant()
 
+    def to_diff_dict(self) -> dict:
+        """As `PreTrainedConfig.to_diff_dict`, with `start`, whose default depends on where a configuration is from."""
+        return {**super().to_diff_dict(), "start": self.start}
+
     @property
     def num_video_tokens(self) -> int:
         """Video tokens that the LLM sees of one video."""
         return sum(self.num_queries)
+
+    def video_tokens_per_scale(self, number: int) -> list[int]:
+        """Shares out a number of video tokens among the scales, in the proportions of `num_queries`."""
+        ends = [round(number * end / self.num_video_tokens) for end in accumulate(self.num_queries)]
+        return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def check_num_video_tokens(self, number: int) -> None:
+        """Raises a `ValueError` unless a video can become this number of tokens."""
+        if number == self.num_video_tokens:
+            return
+        if self.start != "merge" or (self.use_svr and number > self.top_k) or number < 1:
+            allowed = f"1 to {self.top_k}, its top_k" if self.use_svr else "1 or more"
+            if self.start != "merge":
+                allowed = f"{self.num_video_tokens} tokens, since it has learnt as many queries (start='random')"
+            raise ValueError(f"A video shall become {number} tokens; this video tokenizer makes {allowed}.")
 
     def _check_sizes(self) -> None:
         for name in (
@@ -100,6 +131,7 @@ class LinVTVideoConfig(PreTrainedConfig):
             "num_layers",
             "num_attention_heads",
             "top_k",
+            "max_shot_frames",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:

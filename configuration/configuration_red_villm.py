@@ -77,5 +77,13 @@ class RedVillmVideoConfig(PreTrainedConfig):
             "spatial": self.num_frames,
         }[self.pooling]
 
+    def check_num_video_tokens(self, number: int) -> None:
+        """Raises a `ValueError` unless a video can become this number of tokens."""
+        if number != self.num_video_tokens:
+            raise ValueError(
+                f"A video shall become {number} tokens; RED-VILLM makes {self.num_video_tokens} of it, by num_frames "
+                "and num_frame_tokens."
+            )
+
 
 __all__ = ["RedVillmVideoConfig"]

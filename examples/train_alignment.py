@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from video_chat_training import (
     DataArguments,
     describe_model,
+    end,
     load_model_and_processor,
     load_training_rows,
     make_trainer,
@@ -50,6 +51,7 @@ def main() -> None:
         settings = {"contrastive_weight": arguments.contrastive_weight}
         stage = record(trainer, rows, arguments, "alignment", ["the video tokenizer"], **settings)
         describe_model(config.output_dir, [*stages, stage])
+    end(trainer)
 
 
 if __name__ == "__main__":

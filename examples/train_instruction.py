@@ -15,6 +15,7 @@ from pathlib import Path
 from video_chat_training import (
     DataArguments,
     describe_model,
+    end,
     load_model_and_processor,
     load_training_rows,
     make_trainer,
@@ -55,7 +56,7 @@ def main() -> None:
         stage = record(trainer, rows, arguments, "instruction tuning", learnt, **settings)
         describe_model(config.output_dir, [*stages, stage])
         write_adapter_card(adapter, arguments.model)
-    trainer.accelerator.wait_for_everyone()
+    end(trainer)
 
 
 if __name__ == "__main__":

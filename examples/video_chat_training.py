@@ -199,6 +199,12 @@ def train(trainer: VideoSFTTrainer, config: SFTConfig) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
 
 
+def end(trainer: VideoSFTTrainer) -> None:
+    """Ends all ranks together: one that leaves its process group open may be aborted by the group's threads."""
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
 def record(
     trainer: VideoSFTTrainer, rows: TrainingRows, arguments: DataArguments, stage: str, learnt: list[str], **settings
 ) -> TrainingStage:

@@ -48,8 +48,9 @@ class LLMInputsMixin(VideoEncodingMixin):
             if "mm_token_type_ids" in signature(self.image_llm.forward).parameters:
                 given["mm_token_type_ids"] = mm_token_type_ids
             return kwargs | {name: value for name, value in given.items() if value is not None}, None
+        num_video_tokens = 0
         if videos is not None:
-            self._check_prompts(videos, input_ids, instruction_turns, mm_token_type_ids, kwargs)
+            num_video_tokens = self._check_prompts(videos, input_ids, instruction_turns, mm_token_type_ids, kwargs)
         is_video = mm_token_type_ids == VIDEO if videos is not None else torch.zeros_like(input_ids, dtype=torch.bool)
         is_image = (input_ids == self.family.image_token_id()) & ~is_video
         num_image_tokens = int(is_image.sum())  # known before the encoder's work is queued, so nothing waits for it
@@ -59,8 +60,8 @@ class LLMInputsMixin(VideoEncodingMixin):
         is_video, is_image = is_video.to(embeds.device), is_image.to(embeds.device)
         features = None
         if videos is not None:
-            instructions = self._instruction_embeds(embeds, instruction_turns, is_video)
-            features = self.encode_videos(videos, instructions, output_token_weights, ranks)
+            instructions = self._instruction_embeds(embeds, instruction_turns, is_video, num_video_tokens)
+            features = self.encode_videos(videos, instructions, num_video_tokens, output_token_weights, ranks)
             video_tokens = features.pooler_output.to(embeds.device, embeds.dtype)
             embeds = embeds.masked_scatter(is_video[..., None], video_tokens)
         else:
@@ -100,7 +101,11 @@ class LLMInputsMixin(VideoEncodingMixin):
         return embeds.masked_scatter(is_image[..., None], images)
 
     def _instruction_embeds(
-        self, embeds: torch.Tensor, instruction_turns: torch.Tensor | None, is_video: torch.Tensor
+        self,
+        embeds: torch.Tensor,
+        instruction_turns: torch.Tensor | None,
+        is_video: torch.Tensor,
+        num_video_tokens: int,
     ) -> list[torch.Tensor] | None:
         """Per video the embeddings of the instruction of its user turn, which no gradient reaches."""
         if not self.config.video_tokenizer_config.text_conditioning:
@@ -109,7 +114,7 @@ class LLMInputsMixin(VideoEncodingMixin):
         turns, is_video = instruction_turns.cpu(), is_video.cpu()
         places = []
         for row, (row_turns, row_video) in enumerate(zip(turns, is_video, strict=True)):
-            of_videos = row_turns[row_video].view(-1, self.config.num_video_tokens)[:, 0]
+            of_videos = row_turns[row_video].view(-1, num_video_tokens)[:, 0]
             places += [((row_turns == turn) & ~row_video).nonzero()[:, 0] + row * len(row_turns) for turn in of_videos]
         gathered = embeds.detach().flatten(0, 1)[torch.cat(places).to(embeds.device)]
         return list(gathered.split([len(place) for place in places]))
@@ -121,8 +126,11 @@ class LLMInputsMixin(VideoEncodingMixin):
         instruction_turns: torch.Tensor | None,
         mm_token_type_ids: torch.Tensor | None,
         others: dict,
-    ) -> None:
-        """Raises a `ValueError` if the prompts do not say where the videos and their instructions stand."""
+    ) -> int:
+        """
+        Returns how many tokens each video is in the prompts; raises a `ValueError` if they do not say where the
+        videos and their instructions stand.
+        """
         if others.get("inputs_embeds") is not None:
             raise ValueError(
                 "inputs_embeds are given beside a video, which stands in the prompt as ids; give input_ids alone."
@@ -139,13 +147,15 @@ class LLMInputsMixin(VideoEncodingMixin):
                 f"{odd[0]} has shape {tuple(needed[odd[0]].shape)}, but input_ids {tuple(input_ids.shape)}; expected "
                 "the same."
             )
-        num_tokens, num_videos = int((mm_token_type_ids == VIDEO).sum()), len(videos)
-        if num_tokens != num_videos * self.config.num_video_tokens:
+        in_rows, num_videos = (mm_token_type_ids == VIDEO).sum(1), len(videos)
+        number, rest = divmod(int(in_rows.sum()), num_videos)
+        if number == 0 or rest > 0 or bool((in_rows % number).any()):
             raise ValueError(
-                f"The prompt has {num_tokens} video tokens, but {num_videos} videos of {self.config.num_video_tokens} "
-                f"tokens need {num_videos * self.config.num_video_tokens}. Is num_video_tokens of the processor that "
-                "of the model, and is every video in the prompt?"
+                f"The prompts have {in_rows.tolist()} video tokens for {num_videos} videos; expected equally many for "
+                "each video. Is every video in the prompt?"
             )
+        self.config.video_tokenizer_config.check_num_video_tokens(number)
+        return number
 
 
 __all__ = ["VIDEO", "LLMInputsMixin"]

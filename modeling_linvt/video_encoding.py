@@ -44,6 +44,7 @@ class VideoEncodingMixin:
         video_frame_tokens: torch.Tensor | None = None,
         video_token_grid: torch.Tensor | None = None,
         instruction_embeds: list[torch.Tensor] | None = None,
+        num_video_tokens: int | None = None,
         output_token_weights: bool = False,
     ) -> LinVTVideoFeatures:
         """
@@ -54,6 +55,8 @@ class VideoEncodingMixin:
                 video_token_grid: See [`VideoInputs`].
             instruction_embeds (`list[torch.Tensor]`, *optional*): Per video the input embeddings of the instruction,
                 `(text_length, channels)`.
+            num_video_tokens (`int`, *optional*): Tokens to make of each video; those of the configuration by default,
+                and always with `start="random"`.
             output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
         """
         videos = VideoInputs(
@@ -66,7 +69,8 @@ class VideoEncodingMixin:
         )
         clips = videos.clips(self.config.frames_per_patch)
         tokens, grid = self._frame_tokens_of_videos(videos, clips)
-        features = self._tokenize(videos, clips, tokens, grid, instruction_embeds, output_token_weights)
+        asked = (instruction_embeds, num_video_tokens, output_token_weights)
+        features = self._tokenize(videos, clips, tokens, grid, *asked)
         features.last_hidden_state = tokens
         return features
 
@@ -74,6 +78,7 @@ class VideoEncodingMixin:
         self,
         videos: VideoInputs,
         instruction_embeds: list[torch.Tensor] | None,
+        num_video_tokens: int,
         output_token_weights: bool,
         ranks: RankAgreement,
     ) -> LinVTVideoFeatures:
@@ -81,7 +86,8 @@ class VideoEncodingMixin:
         clips = videos.clips(self.config.frames_per_patch)
         tokens, grid = self._frame_tokens_of_videos(videos, clips, ranks)
         ranks.finish(lambda: blank_frame_tokens(self))
-        features = self._tokenize(videos, clips, tokens, grid, instruction_embeds, output_token_weights, ranks)
+        asked = (instruction_embeds, num_video_tokens, output_token_weights)
+        features = self._tokenize(videos, clips, tokens, grid, *asked, ranks)
         ranks.finish(lambda: blank_video_tokens(self))
         return features
 
@@ -107,6 +113,7 @@ class VideoEncodingMixin:
         tokens: torch.Tensor,
         grid: tuple[int, int],
         instruction_embeds: list[torch.Tensor] | None,
+        num_video_tokens: int | None,
         output_token_weights: bool,
         ranks: RankAgreement = ALONE,
     ) -> LinVTVideoFeatures:
@@ -135,6 +142,7 @@ class VideoEncodingMixin:
                     embeds,
                     mask,
                     output_token_weights=output_token_weights,
+                    num_video_tokens=num_video_tokens,
                     return_dict=True,  # whatever its own configuration says
                 )
             )

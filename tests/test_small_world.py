@@ -12,7 +12,7 @@ from small_world.phrasings import AROUND, ASK, ask
 from small_world.questions import ALBUM_QUESTIONS, IMAGE_QUESTIONS, VIDEO_QUESTIONS, image_questions, order_questions
 from small_world.scenes import COLOURS, DIRECTIONS, KINDS, SPLITS, make_album, make_picture, make_video, scene_rng
 from small_world.small_image_llm import PIXELS, small_llava, small_processor
-from small_world.video_data import VideoSet, picked_seconds, questions_about
+from small_world.video_data import VideoSet, picked_frames, questions_about
 from small_world.video_rows import RowCollator, album_rows, picture_rows, video_rows
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
@@ -59,7 +59,7 @@ def test_videos_keep_their_promises(number):
     for shot in video.shots:
         if shot.is_short:
             assert shot.seconds <= video.seconds / 16 and len(shot.shapes) == 1
-    seconds = picked_seconds(video, 16)
+    seconds = picked_frames(video, 16)[0]
     assert len(set(seconds)) == 16 and 0 <= min(seconds) and max(seconds) < video.seconds
     # Every shot has a frame, the shortest too.
     ends = np.cumsum([shot.seconds for shot in video.shots])
@@ -277,7 +277,7 @@ def test_questions_about_videos_and_pictures_stand_in_one_batch(processor, video
 def test_tokens_of_a_video_are_those_of_its_frames(processor, videos, saved_image_llm):
     model = AutoModelForImageTextToText.from_pretrained(saved_image_llm)
     video = make_video("test", 2)
-    frames = draw_video(video, picked_seconds(video, 16), PIXELS)
+    frames = draw_video(video, picked_frames(video, 16)[0], PIXELS)
     pixels = processor.image_processor(list(frames), return_tensors="pt")["pixel_values"]
     tokens = model.get_image_features(pixel_values=pixels).pooler_output
     assert torch.allclose(torch.stack(list(tokens)), videos.tokens[2], atol=1e-5)

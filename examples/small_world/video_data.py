@@ -25,11 +25,13 @@ from linvt.processors.video.frame_selection import shot_frame_indices
 FRAMES_PER_SECOND = 10
 
 
-def picked_seconds(video: Video, num_frames: int) -> list[float]:
-    """Times of the frames that a processor picks which knows the shots: spread over them, evenly inside each."""
+def picked_frames(video: Video, num_frames: int) -> tuple[list[float], list[int]]:
+    """
+    Times and shots of the frames that a processor picks which knows the shots: spread over them, evenly inside each.
+    """
     ends = [round(FRAMES_PER_SECOND * second) for second in np.cumsum([shot.seconds for shot in video.shots])]
-    shots = list(zip([0, *ends[:-1]], ends, strict=True))
-    return [index / FRAMES_PER_SECOND for index in shot_frame_indices(shots, num_frames)]
+    indices = shot_frame_indices(list(zip([0, *ends[:-1]], ends, strict=True)), num_frames)
+    return [index / FRAMES_PER_SECOND for index in indices], np.searchsorted(ends, indices, side="right").tolist()
 
 
 @dataclass
@@ -40,6 +42,7 @@ class VideoSet:
         tokens (`torch.Tensor` of shape `(videos, frames, tokens per frame, channels)`): V.
         features (`torch.Tensor` of the same form): What the vision encoder gives to the projector.
         milliseconds (`torch.LongTensor` of shape `(videos, frames)`): Times of the frames.
+        shot_ids (`torch.LongTensor` of shape `(videos, frames)`): Shots that the frames belong to.
         questions (`list[list[Question]]`): Those about each video.
     """
 
@@ -47,6 +50,7 @@ class VideoSet:
     tokens: torch.Tensor
     features: torch.Tensor
     milliseconds: torch.Tensor
+    shot_ids: torch.Tensor
     questions: list[list[Question]]
 
     @classmethod
@@ -79,11 +83,11 @@ def questions_about(split: str, number: int) -> list[Question]:
     return video_questions(make_video(split, number), split, scene_rng(split, "question", number))
 
 
-def _draw(work: tuple[str, int, int]) -> tuple[np.ndarray, list[int]]:
+def _draw(work: tuple[str, int, int]) -> tuple[np.ndarray, list[int], list[int]]:
     split, number, num_frames = work
     video = make_video(split, number)
-    seconds = picked_seconds(video, num_frames)
-    return draw_video(video, seconds, PIXELS), [round(1000 * second) for second in seconds]
+    seconds, shot_ids = picked_frames(video, num_frames)
+    return draw_video(video, seconds, PIXELS), [round(1000 * second) for second in seconds], shot_ids
 
 
 @torch.no_grad()
@@ -96,12 +100,14 @@ def _encode(
 ) -> dict[str, torch.Tensor]:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     family = image_llm_family(model)
-    pictures, tokens, features, milliseconds = [], [], [], []
+    pictures, tokens, features, milliseconds, shot_ids = [], [], [], [], []
     work = [(split, number, num_frames) for number in range(num_videos)]
     with Pool() as pool:
-        for frames, times in tqdm(pool.imap(_draw, work, chunksize=32), total=num_videos, desc=f"{split} videos"):
+        drawn = pool.imap(_draw, work, chunksize=32)
+        for frames, times, shots in tqdm(drawn, total=num_videos, desc=f"{split} videos"):
             pictures.append(torch.from_numpy(frames).permute(0, 3, 1, 2))
             milliseconds.append(torch.tensor(times))
+            shot_ids.append(torch.tensor(shots))
     for frames in tqdm(torch.stack(pictures).split(32), desc=f"{split} videos, encoded"):
         pixels = processor.image_processor(frames.flatten(0, 1), return_tensors="pt")["pixel_values"]
         encoded = family.encoder_features(pixels[:, None].to(model.device))
@@ -112,4 +118,5 @@ def _encode(
         "tokens": torch.cat(tokens),
         "features": torch.cat(features),
         "milliseconds": torch.stack(milliseconds),
+        "shot_ids": torch.stack(shot_ids),
     }

@@ -116,7 +116,7 @@ class RowCollator:
             milliseconds = self.videos.milliseconds[shown]
             batch["video_num_frames"] = torch.tensor([milliseconds.shape[1]] * len(shown))
             batch["video_milliseconds"] = milliseconds.flatten()
-            batch["video_shot_ids"] = torch.zeros_like(batch["video_milliseconds"])
+            batch["video_shot_ids"] = self.videos.shot_ids[shown].flatten()
         if any(pictures):
             drawn = np.stack([draw_shot(shot, moment, PIXELS) for shown in pictures for shot, moment in shown])
             batch["pixel_values"] = self._pixels(torch.from_numpy(drawn).permute(0, 3, 1, 2))

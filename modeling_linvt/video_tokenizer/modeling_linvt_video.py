@@ -14,7 +14,9 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.merging_aggregation import MergingAggregator
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
+from linvt.video_tokenizer.token_clustering import token_directions
 from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.video_tokenizer.token_refiner import TokenRefiner
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
@@ -65,14 +67,22 @@ class LinVTVideoModel(PreTrainedModel):
             self.time_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
             self.place_proj = nn.Linear(config.hidden_size // 2, config.hidden_size, bias=False)
         self.refiner = TokenRefiner(config) if config.use_svr else None
-        self.aggregator = TokenAggregator(config) if config.use_tta else None
+        self.merges = config.start == "merge"
+        aggregator = MergingAggregator if self.merges else TokenAggregator
+        self.aggregator = aggregator(config) if config.use_tta else None
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, TokenRefiner):
-            init.normal_(module.score_weight, std=self.config.initializer_range)
+            if self.config.start == "merge":
+                init.zeros_(module.score_weight)
+            else:
+                init.normal_(module.score_weight, std=self.config.initializer_range)
+        elif isinstance(module, MergingAggregator):
+            init.normal_(module.scales, std=self.config.initializer_range)
+            module.init_prior()
         elif isinstance(module, TokenAggregator):
             init.normal_(module.queries, std=self.config.initializer_range)
             module.init_moments()
@@ -89,6 +99,7 @@ class LinVTVideoModel(PreTrainedModel):
         instruction_embeds: torch.Tensor | None = None,
         instruction_mask: torch.Tensor | None = None,
         output_token_weights: bool = False,
+        num_video_tokens: int | None = None,
     ) -> LinVTVideoOutput:
         """
         Args:
@@ -104,8 +115,15 @@ class LinVTVideoModel(PreTrainedModel):
             instruction_mask (`torch.BoolTensor` of shape `(videos, text_length)`, *optional*):
                 `True` on the tokens of the instruction; everywhere by default.
             output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
+            num_video_tokens (`int`, *optional*): Video tokens to make; those of the configuration by default, and
+                always with `start="random"`, which has learnt as many queries.
+
+        Raises:
+            `ValueError`: If inputs do not fit each other or the configuration.
         """
         num_videos, num_frames, tokens_per_frame, _ = frame_tokens.shape
+        number = self.config.num_video_tokens if num_video_tokens is None else num_video_tokens
+        self.config.check_num_video_tokens(number)
         if grid[0] * grid[1] != tokens_per_frame:
             raise ValueError(f"A grid of {grid[0]} x {grid[1]} does not fit the {tokens_per_frame} tokens of a frame.")
         if shot_ids is None:
@@ -119,30 +137,37 @@ class LinVTVideoModel(PreTrainedModel):
 
         tokens = frame_tokens.flatten(1, 2)
         if self.refiner is None and self.aggregator is None:
-            return self._average_tokens(tokens, output_token_weights)
+            return self._average_tokens(tokens, number, output_token_weights)
         visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
-        scores = None
+        directions = token_directions(frame_tokens) if self.merges else None
         progress = _progress(frame_seconds).repeat_interleave(tokens_per_frame, 1)
+        scores = kept = None
         if self.refiner is not None:
-            scores = self.refiner(visual, shot_ids)
+            learnt = self.refiner(visual, shot_ids)
+            scores = learnt if directions is None else learnt + self.refiner.prior_scores(directions, shot_ids)
             kept = self.refiner.select(scores)  # (videos, kept tokens)
-            visual = visual.flatten(1, 2).take_along_dim(kept[..., None], 1)
-            progress = progress.take_along_dim(kept, 1)
-            kept_scores = scores.take_along_dim(kept, 1)
-            kept_tokens = tokens.take_along_dim(kept[..., None], 1)
+            # Where the clusters say what is averaged, the prior has done its part once it has chosen the tokens.
+            bias = learnt if self.merges and self.aggregator is not None else scores
         else:
-            visual, kept_tokens = visual.flatten(1, 2), tokens
-            kept_scores = visual.new_zeros(visual.shape[:2], dtype=torch.float32)
+            bias = visual.new_zeros(tokens.shape[:2], dtype=torch.float32)
+        bias, progress = _kept(bias, kept), _kept(progress, kept)
+        kept_tokens = _kept(tokens, kept)
 
         if self.aggregator is not None:
-            weights = self._aggregation_weights(visual, kept_scores, progress, instruction_embeds, instruction_mask)
+            visual = _kept(visual.flatten(1, 2), kept)
+            text = (instruction_embeds, instruction_mask)
+            if directions is None:
+                weights = self._aggregation_weights(visual, bias, progress, *text)
+            else:
+                directions = _kept(directions.flatten(1, 2), kept)
+                weights = self._merging_weights(visual, directions, bias, progress, *text, number)
             weights = _in_order_of_time(weights, progress)
         else:
-            weights = self._pooling_weights(kept_scores)
+            weights = self._pooling_weights(bias, number)
         token_weights = None
         if output_token_weights:
             token_weights = weights
-            if self.refiner is not None:
+            if kept is not None:
                 index = kept[:, None, :].expand_as(weights)
                 token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
         # The only place where frame tokens are touched, but for the average tokens.
@@ -181,12 +206,8 @@ class LinVTVideoModel(PreTrainedModel):
         mask: torch.Tensor,
     ) -> torch.Tensor:
         """Weights of the kept tokens in each video token, with pooling where `multi_scale` puts it (Fig. 3)."""
-        config, device, num_kept = self.config, visual.device, visual.shape[1]
-        pools: list[torch.Tensor | None] = [None]
-        if config.multi_scale in ("multi_b", "multi_c"):
-            pools = [average_pooling_matrix(num_kept, window, device) for window in config.pooling_windows]
-            if config.multi_scale == "multi_b":
-                pools = [torch.cat(pools)]
+        config, device = self.config, visual.device
+        pools = self._pools(visual.shape[1], device)
         visuals = [visual if pool is None else pool.to(visual.dtype) @ visual for pool in pools]
         with no_autocast(device):
             biases, moments = (
@@ -195,24 +216,65 @@ class LinVTVideoModel(PreTrainedModel):
         maps = self.aggregator(visuals, biases, moments, embeds, mask)  # type: ignore[misc]  # only called with use_tta
         with no_autocast(device):
             if config.multi_scale == "multi_a":
-                pools = [even_pooling_matrix(config.num_queries[0], number, device) for number in config.num_queries]
-                return torch.cat(pools) @ maps[0]
+                return _pooled_rows(maps[0], config.num_queries)
             return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
 
-    def _average_tokens(self, tokens: torch.Tensor, output_token_weights: bool) -> LinVTVideoOutput:
+    def _merging_weights(
+        self,
+        visual: torch.Tensor,
+        directions: torch.Tensor,
+        scores: torch.Tensor,
+        progress: torch.Tensor,
+        embeds: torch.Tensor,
+        mask: torch.Tensor,
+        number: int,
+    ) -> torch.Tensor:
+        """The same with `start="merge"`, where `number` of video tokens, in as many clusters, is free."""
+        numbers = self.config.video_tokens_per_scale(number)
+        pools = self._pools(visual.shape[1], visual.device)
+        pooled = self.config.multi_scale == "multi_a"
+        queries = numbers if len(pools) == len(numbers) > 1 else numbers[:1] if pooled else [number]
+        inputs = (visual, pools, directions, scores, progress, embeds, mask, queries)
+        weights = self.aggregator(*inputs)  # type: ignore[misc]  # only called with use_tta
+        return _pooled_rows(_in_order_of_time(weights, progress), numbers) if pooled else weights
+
+    def _pools(self, num_tokens: int, device: torch.device) -> list[torch.Tensor | None]:
+        """Per scale the means of tokens that its queries see; `None` for the tokens as they are."""
+        if self.config.multi_scale not in ("multi_b", "multi_c"):
+            return [None]
+        pools = [average_pooling_matrix(num_tokens, window, device) for window in self.config.pooling_windows]
+        return [torch.cat(pools)] if self.config.multi_scale == "multi_b" else list(pools)
+
+    def _average_tokens(self, tokens: torch.Tensor, number: int, output_token_weights: bool) -> LinVTVideoOutput:
         """The naive baseline of Tab. 2: each video token is the plain mean of one even window of frame tokens."""
-        weights = even_pooling_matrix(tokens.shape[1], self.config.num_video_tokens, tokens.device)
+        weights = even_pooling_matrix(tokens.shape[1], number, tokens.device)
         with no_autocast(tokens.device):
             # In float32, since 1 / n rounded to bfloat16 would scale all tokens alike.
             video_tokens = (weights @ tokens.float()).to(tokens.dtype)
         weights = weights.expand(len(tokens), -1, -1)
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=weights if output_token_weights else None)
 
-    def _pooling_weights(self, scores: torch.Tensor) -> torch.Tensor:
+    def _pooling_weights(self, scores: torch.Tensor, number: int) -> torch.Tensor:
         """SVR alone (Tab. 2): each video token is the score-weighted average of one window of kept tokens."""
-        scales = self.config.num_queries if self.config.multi_scale == "multi_c" else [self.config.num_video_tokens]
-        masks = torch.cat([window_masks(scores.shape[1], number, scores.device) for number in scales])
+        scales = [number]
+        if self.config.multi_scale == "multi_c":
+            scales = [some for some in self.config.video_tokens_per_scale(number) if some > 0]
+        masks = torch.cat([window_masks(scores.shape[1], some, scores.device) for some in scales])
         return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
+
+
+def _kept(values: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    """`(videos, tokens)` or `(videos, tokens, channels)` of the kept tokens; of all where there is no selection."""
+    if kept is None:
+        return values
+    return values.take_along_dim(kept[..., None] if values.dim() == 3 else kept, 1)
+
+
+def _pooled_rows(weights: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+    """Multi-scale pooling behind TTA (Fig. 3, multi_a): rows of W, and means of them."""
+    with no_autocast(weights.device):
+        pools = [even_pooling_matrix(weights.shape[1], number, weights.device) for number in numbers if number > 0]
+        return torch.cat(pools) @ weights
 
 
 def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Tensor:

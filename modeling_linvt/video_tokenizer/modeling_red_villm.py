@@ -69,6 +69,7 @@ class RedVillmVideoModel(PreTrainedModel):
         instruction_embeds: torch.Tensor | None = None,
         instruction_mask: torch.Tensor | None = None,
         output_token_weights: bool = False,
+        num_video_tokens: int | None = None,
     ) -> LinVTVideoOutput:
         """
         Args:
@@ -77,6 +78,7 @@ class RedVillmVideoModel(PreTrainedModel):
                 give several temporal features, evenly, as if they had been sampled several times.
             grid, frame_seconds, shot_ids, instruction_embeds, instruction_mask: Read by LinVT only.
             output_token_weights (`bool`, *optional*, defaults to `False`): Must be `False`: there is no W.
+            num_video_tokens (`int`, *optional*): Must be that of the configuration.
 
         Returns:
             [`LinVTVideoOutput`] with `video_tokens` of shape `(videos, num_video_tokens, embedding_size)`.
@@ -91,6 +93,8 @@ class RedVillmVideoModel(PreTrainedModel):
                 "they come out of a projector, which is not linear. Leave it out."
             )
         self._check_sizes(*frame_features.shape[1:3])
+        if num_video_tokens is not None:
+            self.config.check_num_video_tokens(num_video_tokens)
         # The temporal features t are the T means over space, as in Eq. 2, Sec. 4.3 and Sec. 4.4; Sec. 3.2 alone has t
         # and z the other way round.
         tokens = []

@@ -5,6 +5,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.token_clustering import log_novelty
 from linvt.video_tokenizer.video_attention import FeedForward, RMSNorm, VideoAttention, no_autocast
 
 
@@ -63,7 +64,8 @@ class TokenRefiner(nn.Module):
             shot_ids (`torch.LongTensor` of shape `(videos, frames)`): Number of the shot that each frame belongs to.
 
         Returns:
-            `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`: The scores.
+            `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`: What it has learnt to think of each
+            token. With `start="random"` these are the scores; with `"merge"` they add to [`prior_scores`].
         """
         num_videos, num_frames = shot_ids.shape
         shots = self._shots(shot_ids) if self.config.temporal_attention == "shot" else None
@@ -73,6 +75,21 @@ class TokenRefiner(nn.Module):
         hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
         with no_autocast(hidden.device):
             return hidden.float() @ self.score_weight.float()
+
+    def prior_scores(self, directions: torch.Tensor, shot_ids: torch.Tensor) -> torch.Tensor:
+        """
+        How new each token is to its shot; see `log_novelty`.
+
+        Args:
+            directions (`torch.FloatTensor` of shape `(videos, frames, tokens per frame, channels)`).
+            shot_ids (`torch.LongTensor` of shape `(videos, frames)`).
+
+        Returns:
+            `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`.
+        """
+        windows = shot_windows(shot_ids, self.config.max_shot_frames)
+        novelty = log_novelty(directions.flatten(0, 1), windows, self.config.top_k)
+        return novelty.unflatten(0, shot_ids.shape).flatten(1, 2)
 
     def select(self, scores: torch.Tensor) -> torch.Tensor:
         """
@@ -85,7 +102,9 @@ class TokenRefiner(nn.Module):
         num_kept = min(self.config.top_k, scores.shape[1])
         if self.training:
             scores = scores.detach() - torch.empty_like(scores).exponential_().log()
-        return scores.topk(num_kept, dim=1).indices.sort(dim=1).values
+        # Of equal scores the earlier token is kept: topk would not say which.
+        best_first = scores.sort(dim=1, descending=True, stable=True).indices
+        return best_first[:, :num_kept].sort(dim=1).values
 
     @staticmethod
     def _shots(shot_ids: torch.Tensor) -> list[torch.Tensor]:
@@ -99,3 +118,24 @@ class TokenRefiner(nn.Module):
         for frames in frames_of_shot.values():
             shots_of_length.setdefault(len(frames), []).append(frames)
         return [torch.tensor(shots, device=shot_ids.device) for shots in shots_of_length.values()]
+
+
+def shot_windows(shot_ids: torch.Tensor, max_frames: int) -> torch.Tensor:
+    """
+    Frames of each shot, in windows of `max_frames` at most.
+
+    Args:
+        shot_ids (`torch.LongTensor` of shape `(videos, frames)`).
+
+    Returns:
+        `torch.LongTensor` of shape `(windows, frames)`: Frames, numbered over all videos; -1 behind those of a short
+        window.
+    """
+    shots: dict[tuple[int, int], list[int]] = {}
+    for frame, shot in enumerate(shot_ids.flatten().tolist()):
+        shots.setdefault((frame // shot_ids.shape[1], shot), []).append(frame)
+    windows = [
+        frames[start : start + max_frames] for frames in shots.values() for start in range(0, len(frames), max_frames)
+    ]
+    longest = max(map(len, windows))
+    return torch.tensor([window + [-1] * (longest - len(window)) for window in windows], device=shot_ids.device)

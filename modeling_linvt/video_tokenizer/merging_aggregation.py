@@ -1,0 +1,110 @@
+"""TTA that begins as merging: a query for each cluster of tokens, and Eq. 1 on top of what the cluster says."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.token_aggregation import CrossModalLayer, InstructionEncoder
+from linvt.video_tokenizer.token_clustering import cluster_tokens
+from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast
+
+
+# Of the prior, at first: a token that is 0.2 farther, in squares, from this centre than from the nearest one has
+# 1 / e**20 of the weight of one of the cluster's own.
+INITIAL_SHARPNESS = 100.0
+
+
+class MergingAggregator(nn.Module):
+    """
+    Clusters the tokens, and makes one video token of each. The queries are the means of the clusters; layers and text
+    act on them as on the learnt queries of [`TokenAggregator`], but what comes of it is added to the logits of the
+    clustering, and is zero at first. So an untrained one merges, and any number of video tokens can be asked for.
+    """
+
+    def __init__(self, config: LinVTVideoConfig):
+        super().__init__()
+        num_scales = 1 if config.multi_scale in ("single", "multi_a", "multi_b") else len(config.num_queries)
+        self.scales = nn.Parameter(torch.zeros(num_scales, config.hidden_size))
+        self.log_sharpness = nn.Parameter(torch.zeros(1))
+        # Earlier or later than the cluster's mean time, and nearer to it or farther: a vector each, as the score is.
+        self.time_weight = nn.Parameter(torch.zeros(2, config.hidden_size))
+        self.instruction = InstructionEncoder(config) if config.text_conditioning else None
+        self.layers = nn.ModuleList(CrossModalLayer(config) for _ in range(config.num_layers))
+        self.query_norm = RMSNorm(config.hidden_size)
+        self.query_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.key_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    @torch.no_grad()
+    def init_prior(self) -> None:
+        """Makes what is learnt zero; called when all other weights have their first values."""
+        init.constant_(self.log_sharpness, math.log(INITIAL_SHARPNESS))
+        init.zeros_(self.time_weight)
+        init.zeros_(self.query_proj.weight)
+
+    def forward(
+        self,
+        visual: torch.Tensor,
+        pools: list[torch.Tensor | None],
+        directions: torch.Tensor,
+        score_bias: torch.Tensor,
+        progress: torch.Tensor,
+        instruction_embeds: torch.Tensor,
+        instruction_mask: torch.Tensor,
+        queries_per_scale: list[int],
+    ) -> torch.Tensor:
+        """
+        Args:
+            visual (`torch.Tensor` of shape `(videos, tokens, hidden_size)`): What queries and keys see.
+            pools (`list[torch.Tensor]`, per scale `(windows, tokens)`): Means of tokens that the queries of a scale
+                see in their place; `None` for the tokens as they are.
+            directions (`torch.FloatTensor` of shape `(videos, tokens, channels)`): See `token_directions`.
+            score_bias (`torch.FloatTensor` of shape `(videos, tokens)`): What SVR has learnt of each token.
+            progress (`torch.FloatTensor` of shape `(videos, tokens)`): When in the video each token is, from 0 to 1.
+            queries_per_scale (`list[int]`): Video tokens of each scale. The largest clusters are the coarsest scale's.
+
+        Returns:
+            `torch.FloatTensor` of shape `(videos, video tokens, tokens)`: W, rows sum to 1.
+        """
+        text = text_mask = None
+        if self.instruction is not None:
+            text, text_mask = self.instruction(instruction_embeds, instruction_mask)
+        margins, clusters = cluster_tokens(directions, progress, sum(queries_per_scale))
+        margins = _smallest_clusters_first(margins, clusters)
+        with no_autocast(visual.device):
+            prior = -self.log_sharpness.float().exp() * margins
+            merged = prior.softmax(-1)
+            offsets = progress[:, None, :] - (merged @ progress[..., None])  # from the mean time of each cluster
+            logits = prior + score_bias[:, None, :]
+        queries = merged.to(visual.dtype) @ visual
+        learnt = []
+        for scale, pool, some in zip(self.scales, pools, queries.split(queries_per_scale, dim=1), strict=True):
+            tokens = visual if pool is None else pool.to(visual.dtype) @ visual
+            some = some + scale
+            for layer in self.layers:
+                some = layer(some, tokens, text, text_mask)
+            learnt.append(self._attention_logits(self.query_norm(some), tokens, pool))
+        attention, times = (torch.cat(parts, dim=1) for parts in zip(*learnt, strict=True))
+        with no_autocast(visual.device):
+            logits = logits + attention + times[..., :1] * offsets - times[..., 1:] * offsets.square()
+            return logits.softmax(-1)
+
+    def _attention_logits(
+        self, queries: torch.Tensor, tokens: torch.Tensor, pool: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Learnt logits of every token, the mean of those of the windows it is in, and what to think of its time."""
+        projected, keys = self.query_proj(queries), self.key_proj(tokens)
+        with no_autocast(tokens.device):
+            logits = projected.float() @ keys.float().transpose(1, 2) * projected.shape[-1] ** -0.5
+            if pool is not None:
+                shares = (pool > 0).float()
+                logits = logits @ (shares / shares.sum(0))
+            return logits, queries.float() @ self.time_weight.float().T
+
+
+def _smallest_clusters_first(margins: torch.Tensor, clusters: torch.Tensor) -> torch.Tensor:
+    number = margins.shape[1]
+    sizes = (clusters[:, None, :] == torch.arange(number, device=clusters.device)[:, None]).sum(2)
+    return margins.take_along_dim(sizes.argsort(dim=1, stable=True)[..., None], 1)
