@@ -5,7 +5,6 @@ Section and table numbers are those of "LinVT: Empower Your Image-level Large La
 
 import copy
 import re
-from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -99,6 +98,15 @@ class LinVTVideoConfig(PreTrainedConfig):
         self._check_sizes()
         self._check_variant()
 
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
+        """As `PreTrainedConfig.get_config_dict`; as a part of a saved configuration it is a saved one, too."""
+        fields, others = super().get_config_dict(*args, **kwargs)
+        part = fields.get(cls.base_config_key)
+        if isinstance(part, dict):
+            part.setdefault("transformers_version", fields.get("transformers_version"))
+        return fields, others
+
     def to_diff_dict(self) -> dict:
         """As `PreTrainedConfig.to_diff_dict`, with `start`, whose default depends on where a configuration is from."""
         return {**super().to_diff_dict(), "start": self.start}
@@ -109,9 +117,12 @@ class LinVTVideoConfig(PreTrainedConfig):
         return sum(self.num_queries)
 
     def video_tokens_per_scale(self, number: int) -> list[int]:
-        """Shares out a number of video tokens among the scales, in the proportions of `num_queries`."""
-        ends = [round(number * end / self.num_video_tokens) for end in accumulate(self.num_queries)]
-        return [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        """
+        Shares out a number of video tokens among the scales, in the proportions of `num_queries`; what rounding leaves
+        goes to the finest, which has at least one.
+        """
+        coarser = [number * queries // self.num_video_tokens for queries in self.num_queries[1:]]
+        return [number - sum(coarser), *coarser]
 
     def check_num_video_tokens(self, number: int) -> None:
         """Raises a `ValueError` unless a video can become this number of tokens."""

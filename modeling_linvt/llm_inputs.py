@@ -147,15 +147,21 @@ class LLMInputsMixin(VideoEncodingMixin):
                 f"{odd[0]} has shape {tuple(needed[odd[0]].shape)}, but input_ids {tuple(input_ids.shape)}; expected "
                 "the same."
             )
-        in_rows, num_videos = (mm_token_type_ids == VIDEO).sum(1), len(videos)
-        number, rest = divmod(int(in_rows.sum()), num_videos)
-        if number == 0 or rest > 0 or bool((in_rows % number).any()):
+        runs, num_videos = _run_lengths(mm_token_type_ids == VIDEO), len(videos)
+        number, rest = divmod(sum(runs), num_videos)
+        if number == 0 or rest > 0 or any(run % number for run in runs):
             raise ValueError(
-                f"The prompts have {in_rows.tolist()} video tokens for {num_videos} videos; expected equally many for "
-                "each video. Is every video in the prompt?"
+                f"The prompts have {sum(runs)} video tokens for {num_videos} videos, in runs of {runs}; expected "
+                "equally many for each video, one after the other. Is every video given that is in the prompts?"
             )
         self.config.video_tokenizer_config.check_num_video_tokens(number)
         return number
+
+
+def _run_lengths(mask: torch.Tensor) -> list[int]:
+    """Lengths of the runs of `True` in the rows of a mask."""
+    edges = torch.nn.functional.pad(mask.int(), (1, 1)).diff(dim=1)
+    return ((edges < 0).nonzero()[:, 1] - (edges > 0).nonzero()[:, 1]).tolist()
 
 
 __all__ = ["VIDEO", "LLMInputsMixin"]

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import HubServer
-from tiny_families import FAMILIES, SMALL, build_image_llm, random_video, user_turn, write_video
+from tiny_families import (
+    FAMILIES,
+    SMALL,
+    build_image_llm,
+    move_from_merging,
+    random_video,
+    user_turn,
+    write_video,
+)
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt_cli.cli_main import main
@@ -22,13 +30,14 @@ def _image_llms():
 
 @pytest.fixture
 def make_linvt(_image_llms):
-    """`make_linvt(family, **settings of the video tokenizer)`: a model of its own and a processor."""
+    """`make_linvt(family, **settings of the video tokenizer)`: a model of its own, as after training, and a processor."""
 
     def make(family: str, **video_config):
         image_llm, image_llm_processor = _image_llms[family]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             model = LinVTForConditionalGeneration.from_image_llm(copy.deepcopy(image_llm), {**SMALL, **video_config})
+            move_from_merging(model.video_tokenizer)
         model.generation_config.eos_token_id = None  # random weights must not end an answer early
         processor = LinVTProcessor.from_image_llm_processor(
             image_llm_processor,

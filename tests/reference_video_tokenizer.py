@@ -3,12 +3,19 @@
 import math
 
 import torch
+from reference_merging import clusters_of_tokens, directions_of_tokens, log_novelty
 from torch.nn.functional import gelu
 
 
-def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) -> torch.Tensor:
+def reference_weights(model, frame_tokens, grid, seconds, shots, instruction, number=None) -> torch.Tensor:
     """W of one video, `(video tokens, frames * tokens per frame)`; `instruction` is `(text_length, channels)`."""
     config = model.config
+    numbers = list(config.num_queries)
+    if number is not None:
+        numbers = [number * queries // sum(config.num_queries) for queries in config.num_queries]
+        numbers[0] += number - sum(numbers)
+    merges = config.start == "merge"
+    directions = directions_of_tokens(frame_tokens.flatten(0, 1).tolist()) if merges else None
     hidden = _embed(model, frame_tokens, grid, seconds)  # (frames, tokens per frame, hidden_size)
     total = hidden.shape[0] * hidden.shape[1]
     kept, scores = list(range(total)), torch.zeros(total, dtype=torch.double)
@@ -18,8 +25,16 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) ->
             refined = _refine(layer, refined, shots, config)
         refined = _rms_norm(refined, model.refiner.norm)
         scores = refined.flatten(0, 1) @ model.refiner.score_weight.double()
+        learnt = scores
+        if merges:
+            tokens_of_frames = [shot for shot in shots.tolist() for _ in range(frame_tokens.shape[1])]
+            window = config.max_shot_frames * frame_tokens.shape[1]
+            novelty = log_novelty(directions, tokens_of_frames, window, config.top_k)
+            scores = scores + torch.tensor(novelty, dtype=torch.double)
         best_first = sorted(range(total), key=lambda token: -float(scores[token]))
         kept = sorted(best_first[: config.top_k])
+        if merges and config.use_tta:
+            scores = learnt  # the prior has chosen, and the clusters say what is averaged
     hidden, scores = hidden.flatten(0, 1)[kept], scores[kept]
     selection = torch.zeros(len(kept), total, dtype=torch.double)
     for row, token in enumerate(kept):
@@ -28,10 +43,18 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction) ->
     progress = [(float(second) - first) / (last - first) if last > first else 0.0 for second in seconds]
     progress = torch.tensor([progress[token // frame_tokens.shape[1]] for token in kept], dtype=torch.double)
     if not config.use_tta:
-        return _score_windows(config, scores) @ selection
-    weights = _aggregate(model, hidden, scores, progress, instruction)
-    in_order = sorted(range(len(weights)), key=lambda row: float(weights[row] @ progress))  # of their mean time
-    return weights[in_order] @ selection
+        return _score_windows(config, scores, numbers) @ selection
+    if merges:
+        directions = [directions[token] for token in kept]
+        weights = _merge(model, hidden, scores, progress, instruction, directions, numbers)
+    else:
+        weights = _aggregate(model, hidden, scores, progress, instruction)
+    return _in_order(weights, progress) @ selection
+
+
+def _in_order(weights, progress):
+    """Rows in the order of their mean time, to a 65,536th of the video."""
+    return weights[sorted(range(len(weights)), key=lambda row: round(float(weights[row] @ progress) * 65536))]
 
 
 def _rms_norm(hidden, norm):
@@ -119,22 +142,36 @@ def _even_windows(num_tokens: int, number: int) -> torch.Tensor:
     return matrix
 
 
-def _score_windows(config, scores):
-    scales = config.num_queries if config.multi_scale == "multi_c" else [sum(config.num_queries)]
+def _score_windows(config, scores, numbers):
+    scales = [number for number in numbers if number] if config.multi_scale == "multi_c" else [sum(numbers)]
     windows = torch.cat([_even_windows(len(scores), number) for number in scales])
     weights = windows * scores.exp()
     return weights / weights.sum(1, keepdim=True)
 
 
+def _text(aggregator, config, instruction):
+    """What TTA reads of the instruction, `(1 + text_length, hidden_size)`; `None` where it reads none."""
+    if not config.text_conditioning:
+        return None
+    encoder = aggregator.instruction
+    text = _linear(_rms_norm(instruction.double(), encoder.norm), encoder.proj)
+    order = [_sinusoids(place + 1, config.hidden_size, 2, 2000) for place in range(len(text))]
+    text = text + torch.tensor(order, dtype=torch.double).view(len(text), -1)
+    return torch.cat([encoder.no_text.double()[None], text])
+
+
+def _cross_modal(layer, queries, tokens, text, heads):
+    normed = _rms_norm(queries, layer.self_norm)
+    queries = queries + _attend(normed, normed, layer.self_attention, heads)
+    queries = queries + _attend(_rms_norm(queries, layer.visual_norm), tokens, layer.visual_attention, heads)
+    if text is not None:
+        queries = queries + _attend(_rms_norm(queries, layer.text_norm), text, layer.text_attention, heads)
+    return _feed_forward(queries, layer)
+
+
 def _aggregate(model, hidden, scores, progress, instruction):
     config, aggregator = model.config, model.aggregator
-    text = None
-    if config.text_conditioning:
-        encoder = aggregator.instruction
-        text = _linear(_rms_norm(instruction.double(), encoder.norm), encoder.proj)
-        order = [_sinusoids(place + 1, config.hidden_size, 2, 2000) for place in range(len(text))]
-        text = text + torch.tensor(order, dtype=torch.double).view(len(text), -1)
-        text = torch.cat([encoder.no_text.double()[None], text])
+    text = _text(aggregator, config, instruction)
 
     def scale(numbers, pool):
         queries, tokens, bias = aggregator.queries.double()[numbers], pool @ hidden, []
@@ -142,13 +179,7 @@ def _aggregate(model, hidden, scores, progress, instruction):
             width = math.exp(-float(aggregator.log_focus[number]))
             bias.append(pool @ scores - (pool @ progress - float(aggregator.moments[number])) ** 2 / (2 * width**2))
         for layer in aggregator.layers:
-            heads = config.num_attention_heads
-            normed = _rms_norm(queries, layer.self_norm)
-            queries = queries + _attend(normed, normed, layer.self_attention, heads)
-            queries = queries + _attend(_rms_norm(queries, layer.visual_norm), tokens, layer.visual_attention, heads)
-            if text is not None:
-                queries = queries + _attend(_rms_norm(queries, layer.text_norm), text, layer.text_attention, heads)
-            queries = _feed_forward(queries, layer)
+            queries = _cross_modal(layer, queries, tokens, text, config.num_attention_heads)
         query = _linear(_rms_norm(queries, aggregator.query_norm), aggregator.query_proj)
         logits = query @ _linear(tokens, aggregator.key_proj).T / math.sqrt(config.hidden_size)  # Eq. 1
         return (logits + torch.stack(bias)).softmax(-1) @ pool
@@ -164,4 +195,48 @@ def _aggregate(model, hidden, scores, progress, instruction):
     if config.multi_scale == "single":
         return weights
     windows = [_even_windows(config.num_queries[0], number) for number in config.num_queries]
+    return torch.cat([window / window.sum(1, keepdim=True) for window in windows]) @ weights
+
+
+def _merge(model, hidden, scores, progress, instruction, directions, numbers):
+    config, aggregator = model.config, model.aggregator
+    text = _text(aggregator, config, instruction)
+    if config.multi_scale == "multi_a":
+        queries_of_scales = numbers[:1]
+    else:
+        queries_of_scales = numbers if config.multi_scale == "multi_c" else [sum(numbers)]
+    pools = [torch.eye(len(hidden), dtype=torch.double)]
+    if config.multi_scale in ("multi_b", "multi_c"):
+        pools = [_mean_of_windows(len(hidden), window) for window in config.pooling_windows]
+    if config.multi_scale == "multi_b":
+        pools = [torch.cat(pools)]
+
+    rows, first = [], 0
+    margins = clusters_of_tokens(directions, progress.tolist(), sum(queries_of_scales))  # smallest cluster first
+    prior = -math.exp(float(aggregator.log_sharpness)) * torch.tensor(margins, dtype=torch.double)
+    merged = prior.softmax(-1)
+    for scale, (number, pool) in enumerate(zip(queries_of_scales, pools, strict=True)):
+        own, tokens = slice(first, first + number), pool @ hidden
+        queries = merged[own] @ hidden + aggregator.scales[scale].double()
+        for layer in aggregator.layers:
+            queries = _cross_modal(layer, queries, tokens, text, config.num_attention_heads)
+        queries = _rms_norm(queries, aggregator.query_norm)
+        keys = _linear(tokens, aggregator.key_proj)
+        of_windows = _linear(queries, aggregator.query_proj) @ keys.T / math.sqrt(config.hidden_size)  # Eq. 1
+        for row in range(number):
+            logits = []
+            for token in range(len(hidden)):
+                windows = [window for window in range(len(pool)) if pool[window, token] > 0]
+                attention = sum(of_windows[row, window] for window in windows) / len(windows)
+                offset = progress[token] - merged[first + row] @ progress
+                later, nearer = aggregator.time_weight.double() @ queries[row]
+                time = later * offset - nearer * offset**2
+                logits.append(prior[first + row, token] + scores[token] + attention + time)
+            rows.append(torch.stack(logits).softmax(-1))
+        first += number
+    weights = torch.stack(rows)
+    if config.multi_scale != "multi_a":
+        return weights
+    weights = _in_order(weights, progress)
+    windows = [_even_windows(numbers[0], number) for number in numbers if number]
     return torch.cat([window / window.sum(1, keepdim=True) for window in windows]) @ weights

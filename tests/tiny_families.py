@@ -39,7 +39,7 @@ SMALL = {
 }
 """A video tokenizer for tests: 12 video tokens of 40 kept ones."""
 
-VARIANTS = {
+_VARIANTS = {
     "multi_c": {},
     "multi_b": {"multi_scale": "multi_b"},
     "multi_a": {"multi_scale": "multi_a"},
@@ -49,6 +49,8 @@ VARIANTS = {
     "text_off": {"text_conditioning": False},
     "shot": {"temporal_attention": "shot"},
 }
+VARIANTS = _VARIANTS | {f"{name}_random": {**variant, "start": "random"} for name, variant in _VARIANTS.items()}
+"""The variants of the video tokenizer, which start from merging unless their name ends in "_random"."""
 
 # How each family's own chat template writes a picture.
 _PICTURES = {
@@ -206,6 +208,18 @@ def user_turn(*parts) -> list[dict]:
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "video", "video": part} for part in parts
     ]
     return [{"role": "user", "content": content}]
+
+
+def move_from_merging(video_tokenizer: torch.nn.Module) -> None:
+    """
+    Gives weights to what is zero before training, and leaves the clusters less to say: so that scores, text, time and
+    place make a visible difference with `start="merge"`. What starts at random is left as it is.
+    """
+    for name, parameter in video_tokenizer.named_parameters():
+        if name.endswith("log_sharpness"):
+            torch.nn.init.constant_(parameter, 0.5)
+        elif not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.15)
 
 
 def without_gradient(module: torch.nn.Module) -> list[str]:

@@ -283,7 +283,8 @@ def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Te
     what comes first. The order is no more than that of the rows; nothing in them changes.
     """
     with no_autocast(weights.device):
-        when = (weights.detach() @ progress[..., None])[..., 0]
+        # Rows of one frame alone differ by rounding, which shall not order them: their places do.
+        when = ((weights.detach() @ progress[..., None])[..., 0] * 2**16).round()
     return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
 
 

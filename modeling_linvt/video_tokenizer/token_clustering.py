@@ -24,6 +24,7 @@ TIME_WEIGHT = 0.3
 
 NUM_ROUNDS = 8  # of Lloyd's algorithm; hardly a token changes its cluster after that
 MAX_ELEMENTS = 2**26  # of the directions that are looked at together
+SUMMED_TOKENS = 4096  # at once: no sum over as many directions leaves the 24 bits
 
 
 @cache
@@ -33,6 +34,7 @@ def _signs(num_channels: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(signs).to(device, torch.float32)
 
 
+@torch.compiler.disable  # the whole numbers shall not depend on how a compiler joins operations
 @torch.no_grad()
 def token_directions(tokens: torch.Tensor) -> torch.Tensor:
     """
@@ -54,8 +56,11 @@ def token_directions(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled(tokens: torch.Tensor, length: float) -> torch.Tensor:
+    """Whole numbers of this length. Those whose squares are summed for it are whole, too, in 15 bits and a sign."""
     tokens = tokens.float()
-    return (tokens * (length / tokens.norm(dim=-1, keepdim=True).clamp(min=1e-12))).round()
+    fine = (tokens / tokens.abs().amax(-1, keepdim=True).clamp(min=1e-30) * 2**15).round()
+    squares = fine.int().square().sum(-1, keepdim=True)  # of int32, the sum is int64
+    return (fine * (length / squares.float().sqrt().clamp(min=1))).round()
 
 
 def squared_distances(ones: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -138,7 +143,7 @@ def cluster_tokens(directions: torch.Tensor, progress: torch.Tensor, number: int
     Args:
         directions (`torch.FloatTensor` of shape `(videos, tokens, channels)`).
         progress (`torch.FloatTensor` of shape `(videos, tokens)`): When in the video each token is, from 0 to 1.
-        number (`int`): Clusters. An empty one, as where there are fewer tokens, keeps its first token as its centre.
+        number (`int`): Clusters. One that is empty, as where there are fewer tokens, keeps the centre that it had.
 
     Returns:
         Per cluster and token how much farther the token is from this centre than from the nearest one, in squares of
@@ -152,12 +157,18 @@ def cluster_tokens(directions: torch.Tensor, progress: torch.Tensor, number: int
     for _ in range(NUM_ROUNDS):
         members = _one_hot(squared_distances(centres, points).argmin(1), number)
         sizes = members.sum(2, keepdim=True)
-        with no_autocast(points.device):
-            means = (members @ points / sizes.clamp(min=1)).round()
+        means = (_exact_product(members, points).float() / sizes.clamp(min=1)).round()
         centres = torch.where(sizes > 0, means, centres)
     squares = squared_distances(centres, points)
     nearest, cluster = squares.min(1)
     return (squares - nearest[:, None, :]) / LENGTH**2, cluster
+
+
+def _exact_product(members: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """`members @ points` in int64, of zeros and ones and of whole numbers."""
+    parts = zip(members.split(SUMMED_TOKENS, dim=2), points.split(SUMMED_TOKENS, dim=1), strict=True)
+    with no_autocast(points.device):
+        return torch.stack([(ones @ some).long() for ones, some in parts]).sum(0)
 
 
 def _one_hot(cluster: torch.Tensor, number: int) -> torch.Tensor:
