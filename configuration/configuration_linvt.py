@@ -116,6 +116,11 @@ class LinVTVideoConfig(PreTrainedConfig):
         """Video tokens that the LLM sees of one video."""
         return sum(self.num_queries)
 
+    @property
+    def learns_relevance(self) -> bool:
+        """Returns whether the video tokenizer learns which frame tokens an instruction is about."""
+        return self.start == "merge" and self.use_tta and self.text_conditioning
+
     def video_tokens_per_scale(self, number: int) -> list[int]:
         """
         Shares out a number of video tokens among the scales, in the proportions of `num_queries`; what rounding leaves

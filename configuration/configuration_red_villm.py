@@ -77,6 +77,11 @@ class RedVillmVideoConfig(PreTrainedConfig):
             "spatial": self.num_frames,
         }[self.pooling]
 
+    @property
+    def learns_relevance(self) -> bool:
+        """Returns `False`: RED-VILLM does not read the instruction."""
+        return False
+
     def check_num_video_tokens(self, number: int) -> None:
         """Raises a `ValueError` unless a video can become this number of tokens."""
         if number != self.num_video_tokens:

@@ -56,7 +56,7 @@ class VideoTextContrast(nn.Module):
         scale = (scale - (scale - LARGEST_LOGIT_SCALE).clamp(min=0).detach()).exp()
         with no_autocast(device):
             videos, texts, text_ids = self._pairs(embeds, is_video, labels.to(device))
-            videos, texts, text_ids = _gather_pairs(videos, texts, text_ids)
+            videos, texts, text_ids = gather_pairs(videos, texts, text_ids)
             if len(text_ids) < 2:
                 return (videos.sum() + texts.sum() + scale.sum()) * 0
             logits = scale * F.normalize(videos, dim=-1) @ F.normalize(texts, dim=-1).T
@@ -77,39 +77,39 @@ class VideoTextContrast(nn.Module):
         is_answer = labels != IGNORED_LABEL
         rows = (is_video.any(1) & is_answer.any(1)).nonzero()[:, 0]
         embeds, is_video, is_answer, labels = embeds[rows].float(), is_video[rows], is_answer[rows], labels[rows]
-        return _mean(embeds, is_video), _mean(embeds, is_answer), _text_ids(labels, is_answer)
+        return _mean(embeds, is_video), _mean(embeds, is_answer), hash_texts(labels, is_answer)
 
 
 def _mean(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (embeds * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
-def _text_ids(labels: torch.Tensor, is_answer: torch.Tensor) -> torch.Tensor:
-    """A number per answer, equal for equal tokens wherever they stand: a polynomial of the tokens modulo 2^64."""
-    powers = torch.full((labels.shape[1],), _HASH_BASE, device=labels.device).cumprod(0)
-    place = is_answer.long().cumsum(1) - 1
-    return ((labels + 1) * powers[place.clamp(min=0)]).masked_fill(~is_answer, 0).sum(1)
+def hash_texts(tokens: torch.Tensor, is_text: torch.Tensor) -> torch.Tensor:
+    """A number per text, equal for equal tokens wherever they stand: a polynomial of the tokens modulo 2^64."""
+    powers = torch.full((tokens.shape[1],), _HASH_BASE, device=tokens.device).cumprod(0)
+    place = is_text.long().cumsum(1) - 1
+    return ((tokens + 1) * powers[place.clamp(min=0)]).masked_fill(~is_text, 0).sum(1)
 
 
-def _gather_pairs(
+def gather_pairs(
     videos: torch.Tensor, texts: torch.Tensor, text_ids: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    The pairs of all ranks, in the order of the ranks. Every rank computes the whole loss, so it knows the whole
+    The pairs of all ranks, in the order of the ranks, each side `(pairs, channels)`; a side with fewer channels than
+    that of another rank has zeros behind them. Every rank computes the whole loss, so it knows the whole
     gradient of its own pairs, and those of others can be constants: nothing has to be communicated in the backward
     pass, where ranks may be at different places.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return videos, texts, text_ids
-    sizes = [torch.empty(2, dtype=torch.long, device=videos.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor(videos.shape, device=videos.device))
+    sizes = [torch.empty(3, dtype=torch.long, device=videos.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([*videos.shape, texts.shape[1]], device=videos.device))
     sizes = torch.stack(sizes)
-    counts, channels = sizes[:, 0].tolist(), int(sizes[:, 1].max())
+    counts, channels = sizes[:, 0].tolist(), sizes[:, 1:].amax(0).tolist()
     if max(counts) == 0:
         return videos, texts, text_ids
-    if len(videos) == 0:
-        videos, texts = videos.new_zeros(0, channels), texts.new_zeros(0, channels)
-    gathered = [_gather_rows(part, counts) for part in (videos, texts)]
+    widened = (F.pad(part, (0, width - part.shape[1])) for part, width in zip((videos, texts), channels, strict=True))
+    gathered = [_gather_rows(part, counts) for part in widened]
     return *gathered, torch.cat(_all_gather_padded(text_ids, counts))
 
 
@@ -129,4 +129,4 @@ def _all_gather_padded(rows: torch.Tensor, counts: list[int]) -> list[torch.Tens
     return [part[:count] for part, count in zip(gathered, counts, strict=True)]
 
 
-__all__ = ["FRESH_LOGIT_SCALE", "VideoTextContrast"]
+__all__ = ["FRESH_LOGIT_SCALE", "VideoTextContrast", "gather_pairs", "hash_texts"]

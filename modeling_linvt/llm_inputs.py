@@ -1,15 +1,20 @@
 """Embeds prompts: words, images and video tokens as the `inputs_embeds` that the image-LLM's language model reads."""
 
+from collections.abc import Sequence
 from inspect import signature
+from itertools import islice
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from linvt.configuration.configuration_linvt import LinVTConfig
+from linvt.configuration.input_values import IGNORED_LABEL
+from linvt.contrastive_loss import hash_texts
+from linvt.late_interaction import LateInteractionContrast
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_image_tokens, pass_without_videos
-from linvt.video_encoding import VideoEncodingMixin
+from linvt.video_encoding import VideoEncodingMixin, pad_texts
 from linvt.video_inputs import VideoInputs
 
 
@@ -119,6 +124,35 @@ class LLMInputsMixin(VideoEncodingMixin):
         gathered = embeds.detach().flatten(0, 1)[torch.cat(places).to(embeds.device)]
         return list(gathered.split([len(place) for place in places]))
 
+    def contrastive_loss(
+        self,
+        features: LinVTVideoFeatures | None,
+        embeds: torch.Tensor | None,
+        input_ids: torch.LongTensor,
+        mm_token_type_ids: torch.Tensor | None,
+        instruction_turns: torch.Tensor | None,
+        labels: torch.LongTensor,
+    ) -> torch.Tensor:
+        """Contrasts the videos of prompts with their answers; to learn relevance, with their instructions as well."""
+        is_video = None if features is None else mm_token_type_ids == VIDEO
+        if not isinstance(self.contrast, LateInteractionContrast):
+            return self.contrast(None if features is None else embeds, is_video, labels)
+        device, relevance = self.contrast.logit_scale.device, self.video_tokenizer.aggregator.relevance
+        labels = labels.to(device)
+        words, keys, text_ids = torch.zeros(0, 1, relevance.size, device=device), [], labels.new_zeros(0)
+        if features is not None:
+            is_answer, is_video = labels != IGNORED_LABEL, is_video.to(device)
+            is_text = is_answer | ((instruction_turns > 0) & (mm_token_type_ids == 0)).to(device)
+            num_videos = (is_video.sum(1) // features.pooler_output.shape[1]).tolist()
+            per_row = _in_groups(features.relevance_keys, num_videos)
+            rows = [row for row, some in enumerate(per_row) if some and bool(is_answer[row].any())]
+            if rows:
+                texts = [embeds[row].detach().to(device)[is_text[row]] for row in rows]
+                words = self.video_tokenizer.aggregator.encode_words(*pad_texts(texts, device))
+                keys = [torch.cat(per_row[row]).to(device) for row in rows]
+                text_ids = hash_texts(input_ids.to(device)[rows], is_text[rows])
+        return self.contrast(keys, words, text_ids)
+
     def _check_prompts(
         self,
         videos: VideoInputs,
@@ -162,6 +196,12 @@ def _run_lengths(mask: torch.Tensor) -> list[int]:
     """Lengths of the runs of `True` in the rows of a mask."""
     edges = torch.nn.functional.pad(mask.int(), (1, 1)).diff(dim=1)
     return ((edges < 0).nonzero()[:, 1] - (edges > 0).nonzero()[:, 1]).tolist()
+
+
+def _in_groups(values: Sequence[torch.Tensor], sizes: list[int]) -> list[list[torch.Tensor]]:
+    """The next `size` values for each of `sizes`."""
+    values = iter(values)
+    return [list(islice(values, size)) for size in sizes]
 
 
 __all__ = ["VIDEO", "LLMInputsMixin"]

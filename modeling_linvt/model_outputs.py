@@ -20,6 +20,7 @@ class LinVTVideoFeatures(ModelOutput):
         token_weights (`tuple[torch.FloatTensor]`, *optional*): Per video W, `(num_video_tokens, frames * tokens)`
             (or clips, with `config.frames_per_patch` above 1).
         token_scores (`tuple[torch.FloatTensor]`, *optional*): Per video the significance of every frame token.
+        relevance_keys (`tuple[torch.Tensor]`, *optional*): Per video `(kept tokens, size)`; see [`LinVTVideoOutput`].
         token_grid (`tuple[int, int]`): Rows and columns of the tokens of a frame.
     """
 
@@ -27,6 +28,7 @@ class LinVTVideoFeatures(ModelOutput):
     pooler_output: torch.Tensor | None = None
     token_weights: tuple[torch.Tensor, ...] | None = None
     token_scores: tuple[torch.Tensor, ...] | None = None
+    relevance_keys: tuple[torch.Tensor, ...] | None = None
     token_grid: tuple[int, int] | None = None
 
 

@@ -33,7 +33,8 @@ from linvt.contrastive_loss import FRESH_LOGIT_SCALE, VideoTextContrast
 from linvt.forward_signature import forward_with_inputs
 from linvt.image_llms.image_llm_loading import image_llm_source, load_image_llm, spare_video_tokenizer
 from linvt.image_llms.image_llm_support import check_image_llm, check_image_llm_config
-from linvt.llm_inputs import VIDEO, LLMInputsMixin
+from linvt.late_interaction import LateInteractionContrast
+from linvt.llm_inputs import LLMInputsMixin
 from linvt.model_outputs import add_video_outputs
 from linvt.prompt_padding import pad_left
 from linvt.rank_agreement import RankAgreement, weights_are_sharded
@@ -80,7 +81,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         self._tied_weights_keys = {f"image_llm.{name}": f"image_llm.{source}" for name, source in tied.items()}
         part = config.video_tokenizer_config
         self.video_tokenizer = _video_tokenizer(part, self.image_llm)  # type: ignore[arg-type]  # no dict any more
-        self.contrast = VideoTextContrast()
+        learns_relevance = part.learns_relevance  # type: ignore[union-attr]  # no dict any more
+        self.contrast = LateInteractionContrast() if learns_relevance else VideoTextContrast()
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():
             self.post_init()
@@ -92,6 +94,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         super()._init_weights(module)
         if isinstance(module, VideoTextContrast):
             init.constant_(module.logit_scale, FRESH_LOGIT_SCALE)
+        elif isinstance(module, LateInteractionContrast):
+            init.zeros_(module.logit_scale)
 
     @classmethod
     def from_image_llm(
@@ -299,8 +303,9 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
             outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
         added = {}
         if return_contrastive_loss:
-            pair = (None, None) if features is None else (embeds, mm_token_type_ids == VIDEO)
-            added["contrastive_loss"] = self.contrast(*pair, labels)
+            added["contrastive_loss"] = self.contrastive_loss(
+                features, embeds, input_ids, mm_token_type_ids, instruction_turns, labels
+            )
         if outputs.loss is not None:
             added["loss"] = outputs.loss + ranks.zero.to(outputs.loss.device)
         if features is not None:

@@ -131,7 +131,7 @@ class VideoEncodingMixin:
             group = [video for video in range(len(videos)) if lengths[video] == length]
             embeds, mask = None, None
             if instruction_embeds is not None:
-                embeds, mask = _pad([instruction_embeds[video] for video in group], device)
+                embeds, mask = pad_texts([instruction_embeds[video] for video in group], device)
             ranks.announce()
             outputs.append(
                 self.video_tokenizer(
@@ -152,7 +152,7 @@ class VideoEncodingMixin:
         features = LinVTVideoFeatures(
             pooler_output=outputs[0].video_tokens if video_tokens is None else video_tokens[back], token_grid=grid
         )
-        for name in ("token_weights", "token_scores"):
+        for name in ("token_weights", "token_scores", "relevance_keys"):
             if outputs[0].get(name) is not None:
                 rows = [row for output in outputs for row in output[name]]
                 features[name] = tuple(rows[place] for place in back)
@@ -239,11 +239,11 @@ def _stack(parts: list[torch.Tensor]) -> torch.Tensor:
     return parts[0][None] if len(parts) == 1 else torch.stack(parts)
 
 
-def _pad(texts: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_texts(texts: list[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Texts of different length as one tensor, and a mask of the non-padding positions."""
     lengths = torch.tensor([len(text) for text in texts], device=device)
     padded = pad_sequence(texts, batch_first=True).to(device)
     return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
 
 
-__all__ = ["VideoEncodingMixin"]
+__all__ = ["VideoEncodingMixin", "pad_texts"]

@@ -30,7 +30,7 @@ def _image_llms():
 
 @pytest.fixture
 def make_linvt(_image_llms):
-    """`make_linvt(family, **settings of the video tokenizer)`: a model of its own, as after training, and a processor."""
+    """`make_linvt(family, **settings of the video tokenizer)`: a model, as after training, and a processor."""
 
     def make(family: str, **video_config):
         image_llm, image_llm_processor = _image_llms[family]

@@ -184,7 +184,7 @@ def test_in_training_tokens_are_drawn_with_odds_of_their_weight():
 
 @pytest.mark.parametrize("variant", ["single", "single_random"])
 def test_the_score_of_a_token_raises_its_weight(variant):
-    """Scores are a bias of the attention logits, so the weight of a token whose score alone is raised by 1 grows by e."""
+    """Scores are a bias of the logits, so the weight of a token whose score alone is raised by 1 grows by e."""
     model, inputs = make(variant), make_inputs(num_videos=1)
     before = model(**inputs, output_token_weights=True)
     token = int(before.token_scores[0].argmax())

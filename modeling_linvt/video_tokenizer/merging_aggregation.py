@@ -8,13 +8,19 @@ from transformers import initialization as init
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.video_tokenizer.token_aggregation import CrossModalLayer, InstructionEncoder
-from linvt.video_tokenizer.token_clustering import cluster_tokens
+from linvt.video_tokenizer.token_clustering import TIME_WEIGHT, cluster_tokens
+from linvt.video_tokenizer.token_relevance import TokenRelevance
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast
 
 
 # Of the prior, at first: a token that is 0.2 farther, in squares, from this centre than from the nearest one has
 # 1 / e**20 of the weight of one of the cluster's own.
 INITIAL_SHARPNESS = 100.0
+
+# What a token of full relevance adds: to its logit, at first; to the distance by which it becomes a centre, by itself
+# and by its shot; and to the weight of time between the tokens of its shot (docs/design.md has what was tried).
+INITIAL_EMPHASIS = 2.0
+TOKEN_FOCUS, SHOT_FOCUS, TIME_FOCUS = 1.5, 3.0, 1.7
 
 
 class MergingAggregator(nn.Module):
@@ -32,6 +38,8 @@ class MergingAggregator(nn.Module):
         # Earlier or later than the cluster's mean time, and nearer to it or farther: a vector each, as the score is.
         self.time_weight = nn.Parameter(torch.zeros(2, config.hidden_size))
         self.instruction = InstructionEncoder(config) if config.text_conditioning else None
+        self.relevance = TokenRelevance(config) if config.text_conditioning else None
+        self.log_emphasis = nn.Parameter(torch.zeros(1)) if config.text_conditioning else None
         self.layers = nn.ModuleList(CrossModalLayer(config) for _ in range(config.num_layers))
         self.query_norm = RMSNorm(config.hidden_size)
         self.query_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
@@ -43,6 +51,8 @@ class MergingAggregator(nn.Module):
         init.constant_(self.log_sharpness, math.log(INITIAL_SHARPNESS))
         init.zeros_(self.time_weight)
         init.zeros_(self.query_proj.weight)
+        if self.relevance is not None:
+            init.constant_(self.log_emphasis, math.log(INITIAL_EMPHASIS))
 
     def forward(
         self,
@@ -51,10 +61,11 @@ class MergingAggregator(nn.Module):
         directions: torch.Tensor,
         score_bias: torch.Tensor,
         progress: torch.Tensor,
+        shot_ids: torch.Tensor,
         instruction_embeds: torch.Tensor,
         instruction_mask: torch.Tensor,
         queries_per_scale: list[int],
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
             visual (`torch.Tensor` of shape `(videos, tokens, hidden_size)`): What queries and keys see.
@@ -63,15 +74,21 @@ class MergingAggregator(nn.Module):
             directions (`torch.FloatTensor` of shape `(videos, tokens, channels)`): See `token_directions`.
             score_bias (`torch.FloatTensor` of shape `(videos, tokens)`): What SVR has learnt of each token.
             progress (`torch.FloatTensor` of shape `(videos, tokens)`): When in the video each token is, from 0 to 1.
+            shot_ids (`torch.LongTensor` of shape `(videos, tokens)`): Shot of each token.
             queries_per_scale (`list[int]`): Video tokens of each scale. The largest clusters are the coarsest scale's.
 
         Returns:
-            `torch.FloatTensor` of shape `(videos, video tokens, tokens)`: W, rows sum to 1.
+            `torch.FloatTensor` of shape `(videos, video tokens, tokens)`: W, rows sum to 1; and what words of a text
+            are compared with, `(videos, tokens, size)`, `None` without `text_conditioning`.
         """
-        text = text_mask = None
-        if self.instruction is not None:
+        text = text_mask = keys = weights = times = None
+        if self.relevance is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
-        margins, clusters = cluster_tokens(directions, progress, sum(queries_per_scale))
+            keys = self.relevance.keys(visual)
+            relevance = self.relevance(self.relevance.words(text, text_mask), keys)
+            weights, times = _focus(relevance.detach(), shot_ids)
+            score_bias = score_bias + self.log_emphasis.float().exp() * relevance
+        margins, clusters = cluster_tokens(directions, progress, sum(queries_per_scale), weights, times)
         margins = _smallest_clusters_first(margins, clusters)
         with no_autocast(visual.device):
             prior = -self.log_sharpness.float().exp() * margins
@@ -81,6 +98,8 @@ class MergingAggregator(nn.Module):
         queries = merged.to(visual.dtype) @ visual
         learnt = []
         for scale, pool, some in zip(self.scales, pools, queries.split(queries_per_scale, dim=1), strict=True):
+            if some.shape[1] == 0:  # of a scale that is left without a token, when few are asked for
+                continue
             tokens = visual if pool is None else pool.to(visual.dtype) @ visual
             some = some + scale
             for layer in self.layers:
@@ -89,7 +108,11 @@ class MergingAggregator(nn.Module):
         attention, times = (torch.cat(parts, dim=1) for parts in zip(*learnt, strict=True))
         with no_autocast(visual.device):
             logits = logits + attention + times[..., :1] * offsets - times[..., 1:] * offsets.square()
-            return logits.softmax(-1)
+            return logits.softmax(-1), keys
+
+    def encode_words(self, embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Returns the words of texts as they are compared with tokens, `(texts, words, size)`, zero on padding."""
+        return self.relevance.words(*self.instruction(embeds, mask))
 
     def _attention_logits(
         self, queries: torch.Tensor, tokens: torch.Tensor, pool: torch.Tensor | None
@@ -102,6 +125,18 @@ class MergingAggregator(nn.Module):
                 shares = (pool > 0).float()
                 logits = logits @ (shares / shares.sum(0))
             return logits, queries.float() @ self.time_weight.float().T
+
+
+def _focus(relevance: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Where centres of clusters are needed: `weights` and `time_weights` of `cluster_tokens`. A question is about a thing
+    in a shot, and what becomes of the thing shows in all of the shot, so both count.
+    """
+    _, numbers = torch.unique(shot_ids, return_inverse=True)
+    of_shots = relevance.new_zeros(len(relevance), int(numbers.max()) + 1)
+    of_shots = of_shots.scatter_reduce(1, numbers, relevance, "amax").take_along_dim(numbers, 1)
+    weights = 1 + TOKEN_FOCUS * relevance + SHOT_FOCUS * of_shots
+    return weights, TIME_WEIGHT + TIME_FOCUS * of_shots
 
 
 def _smallest_clusters_first(margins: torch.Tensor, clusters: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAgg
 from linvt.video_tokenizer.token_clustering import token_directions
 from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.video_tokenizer.token_refiner import TokenRefiner
+from linvt.video_tokenizer.token_relevance import TokenRelevance
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
 
 
@@ -34,11 +35,15 @@ class LinVTVideoOutput(ModelOutput):
             non-negative and sum to 1.
         token_scores (`torch.FloatTensor` of shape `(videos, frames * tokens per frame)`, *optional*):
             Significance scores of SVR (Sec. 3.2.1); `None` without SVR.
+        relevance_keys (`torch.Tensor` of shape `(videos, kept tokens, size)`, *optional*):
+            What the words of a text are compared with to tell which tokens it is about; see `TokenRelevance`.
+            `None` where no text is read, or with `start="random"`.
     """
 
     video_tokens: torch.Tensor
     token_weights: torch.Tensor | None = None
     token_scores: torch.Tensor | None = None
+    relevance_keys: torch.Tensor | None = None
 
 
 class LinVTVideoModel(PreTrainedModel):
@@ -83,6 +88,8 @@ class LinVTVideoModel(PreTrainedModel):
         elif isinstance(module, MergingAggregator):
             init.normal_(module.scales, std=self.config.initializer_range)
             module.init_prior()
+        elif isinstance(module, TokenRelevance):
+            module.init_words()
         elif isinstance(module, TokenAggregator):
             init.normal_(module.queries, std=self.config.initializer_range)
             module.init_moments()
@@ -141,7 +148,7 @@ class LinVTVideoModel(PreTrainedModel):
         visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
         directions = token_directions(frame_tokens) if self.merges else None
         progress = _progress(frame_seconds).repeat_interleave(tokens_per_frame, 1)
-        scores = kept = None
+        scores = kept = keys = None
         if self.refiner is not None:
             learnt = self.refiner(visual, shot_ids)
             scores = learnt if directions is None else learnt + self.refiner.prior_scores(directions, shot_ids)
@@ -160,7 +167,8 @@ class LinVTVideoModel(PreTrainedModel):
                 weights = self._aggregation_weights(visual, bias, progress, *text)
             else:
                 directions = _kept(directions.flatten(1, 2), kept)
-                weights = self._merging_weights(visual, directions, bias, progress, *text, number)
+                shots = _kept(shot_ids.repeat_interleave(tokens_per_frame, 1), kept)
+                weights, keys = self._merging_weights(visual, directions, bias, progress, shots, *text, number)
             weights = _in_order_of_time(weights, progress)
         else:
             weights = self._pooling_weights(bias, number)
@@ -173,7 +181,9 @@ class LinVTVideoModel(PreTrainedModel):
         # The only place where frame tokens are touched, but for the average tokens.
         with no_autocast(kept_tokens.device):
             video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
-        return LinVTVideoOutput(video_tokens=video_tokens, token_weights=token_weights, token_scores=scores)
+        return LinVTVideoOutput(
+            video_tokens=video_tokens, token_weights=token_weights, token_scores=scores, relevance_keys=keys
+        )
 
     def blank_video(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """Inputs of `forward` that all its weights take part in: one frame of one token; see `rank_agreement.py`."""
@@ -225,18 +235,19 @@ class LinVTVideoModel(PreTrainedModel):
         directions: torch.Tensor,
         scores: torch.Tensor,
         progress: torch.Tensor,
+        shot_ids: torch.Tensor,
         embeds: torch.Tensor,
         mask: torch.Tensor,
         number: int,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The same with `start="merge"`, where `number` of video tokens, in as many clusters, is free."""
         numbers = self.config.video_tokens_per_scale(number)
         pools = self._pools(visual.shape[1], visual.device)
         pooled = self.config.multi_scale == "multi_a"
         queries = numbers if len(pools) == len(numbers) > 1 else numbers[:1] if pooled else [number]
-        inputs = (visual, pools, directions, scores, progress, embeds, mask, queries)
-        weights = self.aggregator(*inputs)  # type: ignore[misc]  # only called with use_tta
-        return _pooled_rows(_in_order_of_time(weights, progress), numbers) if pooled else weights
+        inputs = (visual, pools, directions, scores, progress, shot_ids, embeds, mask, queries)
+        weights, keys = self.aggregator(*inputs)  # type: ignore[misc]  # only called with use_tta
+        return _pooled_rows(_in_order_of_time(weights, progress), numbers) if pooled else weights, keys
 
     def _pools(self, num_tokens: int, device: torch.device) -> list[torch.Tensor | None]:
         """Per scale the means of tokens that its queries see; `None` for the tokens as they are."""

@@ -13,8 +13,8 @@ import torch
 from linvt.video_tokenizer.video_attention import no_autocast
 
 
-LENGTH = 2000
-"""Length of a direction. The squared distance of two that are opposite still fits into the 24 bits of float32."""
+LENGTH = 1000
+"""Length of a direction. Squared distances still fit into the 24 bits of float32, those over time included."""
 
 MAX_CHANNELS = 128
 """Wider tokens are projected to as many channels, which changes distances by 6 percent (one standard deviation)."""
@@ -72,7 +72,10 @@ def squared_distances(ones: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def farthest_points(
-    directions: torch.Tensor, number: int, mask: torch.Tensor | None = None
+    directions: torch.Tensor,
+    number: int,
+    mask: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Picks tokens, each of them the farthest from all that were picked before (Gonzalez 1985), the first token first;
@@ -82,6 +85,8 @@ def farthest_points(
         directions (`torch.FloatTensor` of shape `(batch, tokens, channels)`).
         number (`int`): How many to pick. Where there are fewer tokens, the picks begin anew.
         mask (`torch.BoolTensor` of shape `(batch, tokens)`, *optional*): `False` on padding, behind the tokens.
+        weights (`torch.FloatTensor` of shape `(batch, tokens)`, *optional*): Factors above 0 of the distances by
+            which tokens are picked.
 
     Returns:
         The positions that were picked, `(batch, number)`, and for every token the square of its distance from those
@@ -95,7 +100,8 @@ def farthest_points(
     lengths = directions.square().sum(-1)
     for _ in range(min(number, num_tokens)):
         # Where no token is left, which padding alone can bring about, the last pick is repeated and changes nothing.
-        pick = distances.masked_fill(~left, -1).argmax(1, keepdim=True)
+        farthest = distances if weights is None else distances * weights.square()
+        pick = farthest.masked_fill(~left, -1).argmax(1, keepdim=True)
         picks.append(pick)
         left = left.scatter(1, pick, False)
         picked = directions.take_along_dim(pick[..., None], 1)
@@ -136,7 +142,13 @@ def log_novelty(directions: torch.Tensor, windows: torch.Tensor, num_picks: int)
 
 @torch.compiler.disable
 @torch.no_grad()
-def cluster_tokens(directions: torch.Tensor, progress: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+def cluster_tokens(
+    directions: torch.Tensor,
+    progress: torch.Tensor,
+    number: int,
+    weights: torch.Tensor | None = None,
+    time_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Clusters the tokens of each video by k-means: Lloyd's algorithm, from the farthest points on.
 
@@ -144,15 +156,18 @@ def cluster_tokens(directions: torch.Tensor, progress: torch.Tensor, number: int
         directions (`torch.FloatTensor` of shape `(videos, tokens, channels)`).
         progress (`torch.FloatTensor` of shape `(videos, tokens)`): When in the video each token is, from 0 to 1.
         number (`int`): Clusters. One that is empty, as where there are fewer tokens, keeps the centre that it had.
+        weights (`torch.FloatTensor` of shape `(videos, tokens)`, *optional*): See [`farthest_points`].
+        time_weights (`torch.FloatTensor` of shape `(videos, tokens)`, *optional*): What a whole video of time adds to
+            distances between such tokens; [`TIME_WEIGHT`] by default, 3 at most.
 
     Returns:
         Per cluster and token how much farther the token is from this centre than from the nearest one, in squares of
         distances where the length of a direction is 1, float32 `(videos, number, tokens)`; and the cluster that each
         token is in, `(videos, tokens)`.
     """
-    when = (progress * (TIME_WEIGHT * LENGTH)).round()
+    when = (progress * (TIME_WEIGHT if time_weights is None else time_weights) * LENGTH).round()
     points = torch.cat([directions, when[..., None]], dim=-1)
-    seeds, _ = farthest_points(points, number)
+    seeds, _ = farthest_points(points, number, weights=weights)
     centres = points.take_along_dim(seeds[..., None], 1)
     for _ in range(NUM_ROUNDS):
         members = _one_hot(squared_distances(centres, points).argmin(1), number)
