@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from small_world.questions import VIDEO_QUESTIONS
-from small_world.variants import VARIANTS
+from small_world.world_rows import VARIANTS
 
 
 TABLES = {
