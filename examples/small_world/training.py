@@ -78,7 +78,7 @@ class Run:
         result["num_questions"] = {kind: len(asked.rows) for kind, asked in questions.items()}
         if variant.aligns or variant.tunes_llm:
             videos = self._videos("train")
-            rows = video_rows(videos)
+            rows = video_rows(videos.questions)
             result["num_rows"] = result["num_rows_with_pictures"] = len(rows)
         else:
             self._evaluate("untrained", questions, result)
@@ -186,7 +186,7 @@ class Run:
     def _questions(self) -> dict[str, RowCollator]:
         videos = self._videos("test")
         return {
-            "videos": self._collator(video_rows(videos), "test", videos),
+            "videos": self._collator(video_rows(videos.questions), "test", videos),
             "pictures": self._collator(picture_rows("test", self.options.test_pictures), "test", None),
         }
 

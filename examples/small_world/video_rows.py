@@ -37,11 +37,14 @@ class Row:
         return [] if self.album is None else make_album(split, self.album)
 
 
-def video_rows(videos: VideoSet | FlatVideos) -> list[Row]:
-    """All questions; captions of every fourth video only, since an LLM that is frozen cannot learn to list."""
+def video_rows(asked: list[list[Question]]) -> list[Row]:
+    """
+    Makes a row of each of the questions about each video; captions of every fourth video only, since an LLM that is
+    frozen cannot learn to list.
+    """
     return [
         Row(question, video=number)
-        for number, questions in enumerate(videos.questions)
+        for number, questions in enumerate(asked)
         for question in questions
         if question.about != "caption" or number % 4 == 0
     ]
