@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from small_world.results import write_results
 from small_world.training import Options, Run
-from small_world.variants import VARIANTS
+from small_world.world_rows import VARIANTS
 from transformers import HfArgumentParser
 
 
@@ -41,7 +41,7 @@ def run_once(name: str, seed: int, options: Options, folder: Path) -> None:
     try:
         with FileLock(result.with_suffix(".lock"), blocking=False):  # let go of when its process ends, however it ends
             if result.exists():
-                found, wanted = json.loads(result.read_text())["options"], options.settings()
+                found, wanted = json.loads(result.read_text())["options"], options.settings(VARIANTS[name].world)
                 if found != wanted:
                     raise ValueError(f"{result} was made with {found}, not {wanted}; use another OUTPUT.")
                 return

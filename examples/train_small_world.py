@@ -12,7 +12,7 @@ from pathlib import Path
 
 from small_world.records import records
 from small_world.training import Options, Run
-from small_world.variants import VARIANTS
+from small_world.world_rows import VARIANTS
 from transformers import HfArgumentParser
 
 from linvt.hub.model_records import write_records

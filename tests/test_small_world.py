@@ -249,7 +249,7 @@ def test_questions_about_videos_and_pictures_stand_in_one_batch(processor, video
     model = LinVTForConditionalGeneration.from_image_llm(
         image_llm, {"hidden_size": 16, "intermediate_size": 16, "num_layers": 1, "num_attention_heads": 2}
     ).eval()
-    rows = [*video_rows(videos)[:9], *picture_rows("test", 7), *album_rows("test", 6)]
+    rows = [*video_rows(videos.questions)[:9], *picture_rows("test", 7), *album_rows("test", 6)]
     collator = RowCollator(rows, "test", videos, processor, model.config.num_video_tokens)
     # One by one, and all together in another order, questions get the same answers.
     whole = collator([{"row": row} for row in reversed(range(len(rows)))])

@@ -13,8 +13,8 @@ from filelock import FileLock
 from small_world.picture_chats import shuffle_tokens
 from small_world.results import write_results
 from small_world.training import Options, Run
-from small_world.variants import VARIANTS
 from small_world.video_rows import album_rows, picture_rows
+from small_world.world_rows import VARIANTS
 from transformers import AutoModelForImageTextToText
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
@@ -72,7 +72,7 @@ def test_every_row_of_the_tables_can_be_run(options, name, monkeypatch):
     expected |= {"queries halved": 14, "RED-VILLM, 8 frames": 8 + 16, "RED-VILLM, 32 frames": 32 + 16}
     expected |= {"RED-VILLM, temporal pooling": 16, "RED-VILLM, spatial pooling": 16}
     assert result["num_video_tokens"] == expected.get(name, 16 + 16 if name.startswith("RED-VILLM") else 28)
-    assert result["options"] == options.settings()
+    assert result["options"] == options.settings(variant.world)
     # LinVT's first stage alone contrasts; RED-VILLM has no such loss.
     stages = {(True, True): [0.1, 0.0], (True, False): [0.0], (False, True): [0.0]}
     assert contrastive_weights == stages[variant.aligns, variant.tunes_llm]
@@ -95,13 +95,13 @@ def test_an_image_llm_that_is_there_is_asked(image_llm, tmp_path, monkeypatch):
 
 
 def test_runs_of_other_options_are_not_mixed(options, tmp_path):
-    run = {"variant": "LinVT", "seed": 0, "options": options.settings()}
+    run = {"variant": "LinVT", "seed": 0, "options": options.settings("small")}
     (tmp_path / "LinVT, seed 0.json").write_text(json.dumps(run))
     paper_tables.run_once("LinVT", 0, replace(options, output="elsewhere"), tmp_path)
     other = replace(options, steps=5)
     with pytest.raises(ValueError, match="LinVT, seed 0.json was made with .*'steps': 4.*not .*'steps': 5"):
         paper_tables.run_once("LinVT", 0, other, tmp_path)
-    (tmp_path / "LinVT, seed 1.json").write_text(json.dumps({**run, "seed": 1, "options": other.settings()}))
+    (tmp_path / "LinVT, seed 1.json").write_text(json.dumps({**run, "seed": 1, "options": other.settings("small")}))
     with pytest.raises(ValueError, match="cannot be compared"):
         write_results(tmp_path, tmp_path / "results.md")
 
@@ -147,7 +147,7 @@ def test_tables_say_what_was_not_run(tmp_path):
 
 
 def test_a_run_is_made_by_one_process_and_once(options, tmp_path, monkeypatch):
-    made = {"seed": 1, "options": options.settings()}
+    made = {"seed": 1, "options": options.settings("small")}
 
     class Made:
         def __init__(self, variant, seed, options):

@@ -1,5 +1,7 @@
 """Draws scenes of the small world, at any size: edges are as soft as a camera of that size would see them."""
 
+from functools import lru_cache
+
 import numpy as np
 from small_world.scenes import Shape, Shot, Video
 
@@ -17,7 +19,7 @@ RGB = {
 def draw_shot(shot: Shot, progress: float, size: int) -> np.ndarray:
     """A frame of a shot, `progress` of it having passed: uint8 of shape `(size, size, 3)`."""
     axis = pixel_axis(size)
-    picture = _background(shot.background, axis)
+    picture = _background(shot.background, size).copy()
     for shape in shot.shapes:
         _draw_shape(picture, shape, progress, axis)
     return (picture + 0.5).clip(0, 255).astype(np.uint8)
@@ -39,13 +41,14 @@ def draw_video(video: Video, seconds: list[float], size: int) -> np.ndarray:
     return np.stack(frames)
 
 
-def _background(seed: int, axis: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=64)
+def _background(seed: int, size: int) -> np.ndarray:
     """Two dull tones in waves, stripes or a chequered pattern, with a little noise."""
     rng = np.random.default_rng(seed)
     tones = rng.uniform(20, 130) + rng.uniform(-18, 18, (2, 3))
     tones[1] += rng.uniform(-35, 35)
     frequency, phase = rng.uniform(-5, 5, (2, 2)), rng.uniform(0, 1, 2)
-    x, y = axis[None, :], axis[:, None]
+    x, y = pixel_axis(size)[None, :], pixel_axis(size)[:, None]
     first, second = (np.sin(2 * np.pi * (f[0] * x + f[1] * y + p)) for f, p in zip(frequency, phase, strict=True))
     wave = {0: first, 1: first * second, 2: np.tanh(4 * first)}[int(rng.integers(3))]
     blend = (0.5 + 0.5 * wave)[..., None].astype(np.float32)

@@ -48,6 +48,12 @@ ASK = {
         "the {one} or the {other} , which comes first",
         "the {one} or the {other} , what appears first",
     ),
+    "sequence": (
+        "which comes first , the {one} or the {other} or the {third}",
+        "what appears first , the {one} or the {other} or the {third}",
+        "the {one} or the {other} or the {third} , which comes first",
+        "the {one} or the {other} or the {third} , what appears first",
+    ),
     "change": (
         "what colour does the {name} turn",
         "which colour does the {name} turn to",

@@ -17,9 +17,10 @@ NUMBERS = ("zero", "one", "two")
 
 @dataclass(frozen=True)
 class Question:
-    about: str  # one of IMAGE_QUESTIONS, ALBUM_QUESTIONS or VIDEO_QUESTIONS
+    about: str  # one of IMAGE_QUESTIONS, ALBUM_QUESTIONS, VIDEO_QUESTIONS or LONG_QUESTIONS
     text: str
     answer: str
+    shots: tuple[int, ...] = ()  # of a long video, those that show what is asked; of the others not kept
 
 
 IMAGE_QUESTIONS = ("attribute", "existence", "count", "position", "caption")
@@ -100,7 +101,8 @@ def _reading_order(shape: Shape) -> tuple[bool, float]:
     return shape.start[1] >= 0.5, shape.start[0]
 
 
-def _pick(items: list, rng: np.random.Generator):
+def pick(items: list, rng: np.random.Generator):
+    """Draws one of a list."""
     return items[int(rng.integers(len(items)))]
 
 
@@ -113,7 +115,7 @@ def _attribute(shapes: list[Shape], split: str, rng: np.random.Generator):
     possible += [("kind", shape) for shape in shapes if colours[shape.colour] == 1]
     if not possible:
         return []
-    about, shape = _pick(possible, rng)
+    about, shape = pick(possible, rng)
     answer = shape.colour if about == "colour" else shape.kind
     return [Question("attribute", ask(about, split, rng, kind=shape.kind, colour=shape.colour), answer)]
 
@@ -130,7 +132,7 @@ def _existence(shapes: list[Shape], split: str, rng: np.random.Generator):
     if not crossed:  # all of one colour or of one kind
         crossed = [f"{c} {k}" for c in COLOURS for k in KINDS if f"{c} {k}" not in names]
     is_there = bool(rng.random() < 0.5)
-    name = _pick([shape.name for shape in shapes] if is_there else crossed, rng)
+    name = pick([shape.name for shape in shapes] if is_there else crossed, rng)
     return [Question("existence", ask("existence", split, rng, name=name), "yes" if is_there else "no")]
 
 
@@ -140,13 +142,13 @@ def _count(shapes: list[Shape], split: str, rng: np.random.Generator):
     kinds = [kind for kind in KINDS if counts[kind] == wanted]
     if not kinds:
         return []
-    return [Question("count", ask("count", split, rng, kind=_pick(kinds, rng)), NUMBERS[wanted])]
+    return [Question("count", ask("count", split, rng, kind=pick(kinds, rng)), NUMBERS[wanted])]
 
 
 def _position(shapes: list[Shape], split: str, rng: np.random.Generator):
     if not shapes:
         return []
-    shape = _pick(shapes, rng)
+    shape = pick(shapes, rng)
     return [Question("position", ask("position", split, rng, name=shape.name), shape.corner)]
 
 
@@ -154,7 +156,7 @@ def _motion(shapes: list[Shape], split: str, rng: np.random.Generator):
     moving = [shape for shape in shapes if shape.direction is not None]
     if not moving:
         return []
-    shape = _pick(moving, rng)
+    shape = pick(moving, rng)
     return [Question("motion", ask("motion", split, rng, name=shape.name), f"to the {shape.direction}")]
 
 
@@ -162,11 +164,11 @@ def _change(shapes: list[Shape], split: str, rng: np.random.Generator):
     changing = [shape for shape in shapes if shape.later_colour is not None]
     if not changing:
         return []
-    shape = _pick(changing, rng)
+    shape = pick(changing, rng)
     return [Question("change", ask("change", split, rng, name=shape.name), shape.later_colour)]
 
 
 def _order(earlier: tuple[Shape, ...], later: tuple[Shape, ...], split: str, rng: np.random.Generator):
-    first, second = _pick(list(earlier), rng).name, _pick(list(later), rng).name
+    first, second = pick(list(earlier), rng).name, pick(list(later), rng).name
     one, other = (first, second) if rng.random() < 0.5 else (second, first)
     return [Question("order", ask("order", split, rng, one=one, other=other), f"the {first}")]

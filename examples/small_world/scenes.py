@@ -13,6 +13,7 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
 KINDS = ("circle", "square", "triangle", "cross", "ring")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 SPLITS = ("train", "validation", "test")
+SCENE_KINDS = ("image", "video", "question", "album", "long video", "long question")
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,13 @@ class Video:
 
 def scene_rng(split: str, kind: str, number: int) -> np.random.Generator:
     """Every scene has a generator of its own, so it does not depend on which others were made, nor on their order."""
-    return np.random.default_rng([SPLITS.index(split), ("image", "video", "question", "album").index(kind), number])
+    return np.random.default_rng([SPLITS.index(split), SCENE_KINDS.index(kind), number])
 
 
 def make_picture(split: str, number: int) -> Shot:
     """One still scene, with one to four shapes."""
     rng = scene_rng(split, "image", number)
-    return _shot(rng, list(_names(rng)), int(rng.integers(1, 5)), 1.0, moving=0.0)
+    return make_shot(rng, list(_names(rng)), int(rng.integers(1, 5)), 1.0, moving=0.0)
 
 
 def make_video(split: str, number: int) -> Video:
@@ -82,10 +83,10 @@ def make_video(split: str, number: int) -> Video:
     lengths = rng.uniform(0.6, 1.4, num_shots)
     lengths = lengths / lengths.sum() * seconds
     shots = [
-        _shot(rng, names, int(rng.integers(2, 4)), float(length), moving=0.4, changing=0.25) for length in lengths
+        make_shot(rng, names, int(rng.integers(2, 4)), float(length), moving=0.4, changing=0.25) for length in lengths
     ]
     if seconds >= 16 and rng.random() < 0.75:
-        needle = _shot(rng, names, 1, float(rng.uniform(1.0, seconds / 16)), moving=0.0)
+        needle = make_shot(rng, names, 1, float(rng.uniform(1.0, seconds / 16)), moving=0.0)
         shots.insert(int(rng.integers(0, len(shots) + 1)), replace(needle, is_short=True))
     return Video(tuple(shots), number)
 
@@ -110,7 +111,7 @@ def _names(rng: np.random.Generator):
     return (pairs[i] for i in rng.permutation(len(pairs)))
 
 
-def _shot(
+def make_shot(
     rng: np.random.Generator, names: list, num_shapes: int, seconds: float, moving: float, changing: float = 0.0
 ) -> Shot:
     """A shot with the next `num_shapes` of `names`, which do not come near each other; shares of what moves."""

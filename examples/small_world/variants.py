@@ -1,6 +1,13 @@
-"""The rows of the paper's tables that are made in miniature; table numbers are LinVT's, "R" those of RED-VILLM."""
+"""Rows of tables: how one is described, and those of the papers' tables, in miniature.
 
+Table numbers are LinVT's, "R" those of RED-VILLM. All start from random weights, as in the papers; `world_rows.py` has
+those that start from merging.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import torch
 
 
 NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
@@ -8,6 +15,7 @@ NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
 # Three scales whose queries are in the published proportions: 28 video tokens of 256 frame tokens, 128 of them kept. A
 # frame has 16 tokens only, and a window of 16, as by default, would be all of it.
 LINVT = {
+    "start": "random",
     "hidden_size": 64,
     "intermediate_size": 256,
     "num_layers": 2,
@@ -26,13 +34,18 @@ RED_VILLM = {"model_type": "red_villm_video", "num_frames": NUM_FRAMES, "num_fra
 class Variant:
     """
     Args:
-        tables (`tuple[str, ...]`): Tables of the papers that have this row.
+        tables (`tuple[str, ...]`): Tables that have this row.
         video_tokenizer (`dict`, *optional*): Its configuration; `None` for a model that is not shown the video.
         seeds (`int`): Runs, with seeds from 0.
-        num_frames (`int`): Frames of a video.
+        num_frames (`int`): Frames of a video of the small world.
         fresh_projector (`bool`): Whether the image-LLM's projector starts from random weights, and learns.
-        aligns (`bool`): Whether a first stage trains the video tokenizer alone, with the LLM as it is.
+        aligns (`bool`): Whether a first stage trains the video tokenizer alone, with the LLM as it is. Without one
+            the video tokenizer never learns, so its video tokens are made once.
         tunes_llm (`bool`): Whether LoRA on the LLM learns in a second stage, or from the start if there is no first.
+        world (`str`): The world of the videos, `"small"` or `"long"`.
+        baseline (`Callable`, *optional*): Makes W in place of the video tokenizer; see `baselines.py`.
+        reads (`str`, *optional*): What the video tokenizer is given; see `VideoSet.model_inputs`.
+        max_test_videos (`int`, *optional*): For a row that needs hours for all: how many videos it is asked about.
     """
 
     tables: tuple[str, ...]
@@ -42,19 +55,23 @@ class Variant:
     fresh_projector: bool = False
     aligns: bool = True
     tunes_llm: bool = True
+    world: str = "small"
+    baseline: Callable[..., torch.Tensor] | None = None
+    reads: str | None = None
+    max_test_videos: int | None = None
 
 
 def _linvt(*tables: str, **changes) -> Variant:
     return Variant(tables, {**LINVT, **changes})
 
 
-def _red_villm(*tables: str, num_frames: int = NUM_FRAMES, **changes) -> Variant:
+def _red_villm(*tables: str, num_frames: int = NUM_FRAMES, reads: str | None = None, **changes) -> Variant:
     # Its recipe has one stage, in which the LLM stays as it is.
     config = {**RED_VILLM, "num_frames": num_frames, **changes}
-    return Variant(tables, config, num_frames=num_frames, tunes_llm=False)
+    return Variant(tables, config, num_frames=num_frames, tunes_llm=False, reads=reads)
 
 
-VARIANTS = {
+PAPER_ROWS = {
     "question only": Variant(("0",), None, seeds=3, aligns=False),
     "average tokens": Variant(("2",), {**PLAIN_MEANS, "num_queries": [NUM_FRAMES]}, seeds=3, aligns=False),
     "SVR": Variant(("2",), {**LINVT, "use_tta": False, "text_conditioning": False}, seeds=3),
@@ -72,7 +89,7 @@ VARIANTS = {
     "queries halved": _linvt("12", num_queries=[8, 4, 2]),
     "k doubled": _linvt("12", top_k=256),
     "k halved": _linvt("12", top_k=64),
-    "RED-VILLM": _red_villm("R4", "R5", "R6"),
+    "RED-VILLM": _red_villm("R4", "R5", "R6", "R7"),
     "RED-VILLM, no temporal module": _red_villm("R3", "R4", temporal_module=False),
     "RED-VILLM, temporal pooling": _red_villm("R3", temporal_module=False, pooling="temporal"),
     "RED-VILLM, spatial pooling": _red_villm("R3", temporal_module=False, pooling="spatial"),
@@ -80,4 +97,5 @@ VARIANTS = {
     "RED-VILLM, additional MLP": _red_villm("R5", additional_mlp=True),
     "RED-VILLM, 8 frames": _red_villm("R6", num_frames=8),
     "RED-VILLM, 32 frames": _red_villm("R6", num_frames=32),
+    "RED-VILLM, 4 spatial tokens": _red_villm("R7", num_frame_tokens=4, reads="pooled features"),
 }

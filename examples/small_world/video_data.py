@@ -23,6 +23,7 @@ from linvt.processors.video.frame_selection import shot_frame_indices
 
 
 FRAMES_PER_SECOND = 10
+GRID = (4, 4)  # rows and columns of a frame's tokens
 
 
 def picked_frames(video: Video, num_frames: int) -> tuple[list[float], list[int]]:
@@ -71,6 +72,35 @@ class VideoSet:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             questions = json.loads(file.metadata()["questions"])
         return cls(**tensors, questions=[[Question(**fields) for fields in asked] for asked in questions])
+
+    @property
+    def num_frames(self) -> list[int]:
+        """Frames of each video."""
+        return [self.milliseconds.shape[1]] * len(self.milliseconds)
+
+    def model_inputs(self, numbers: list[int], reads: str = "tokens") -> dict[str, torch.Tensor]:
+        """
+        Returns what the model is given of these videos: their `"tokens"`, `"features"`, `"pooled features"`, means of
+        2 x 2 places (RED-VILLM's Table 7), or `"frames"`.
+        """
+        milliseconds = self.milliseconds[numbers]
+        inputs = {
+            "video_num_frames": torch.tensor([milliseconds.shape[1]] * len(numbers)),
+            "video_milliseconds": milliseconds.flatten(),
+            "video_shot_ids": self.shot_ids[numbers].flatten(),
+        }
+        shown = getattr(self, reads.removeprefix("pooled "))[numbers].flatten(0, 1)
+        if reads == "frames":
+            return {"pixel_values_videos": shown, **inputs}
+        rows, columns = GRID
+        if reads == "pooled features":
+            rows, columns = rows // 2, columns // 2
+            shown = shown.unflatten(1, (rows, 2, columns, 2)).mean((2, 4)).flatten(1, 2)
+        return {
+            "video_frame_tokens": shown,
+            "video_token_grid": torch.tensor([(rows, columns)] * len(numbers)),
+            **inputs,
+        }
 
 
 def weights_hash(image_llm: str) -> str:

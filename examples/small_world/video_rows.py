@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from small_world.drawing import draw_shot
 from small_world.encoding import encode_chat
+from small_world.flat_videos import FlatVideos
 from small_world.questions import Question, album_questions, image_questions
 from small_world.scenes import Shot, make_album, make_picture, scene_rng
 from small_world.small_image_llm import PIXELS
@@ -20,7 +21,6 @@ from linvt.configuration.input_values import IGNORED_LABEL
 
 
 TOKENS_PER_PICTURE = 16
-GRID = (4, 4)
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ class Row:
         return [] if self.album is None else make_album(split, self.album)
 
 
-def video_rows(videos: VideoSet) -> list[Row]:
-    """All questions; captions of every fourth video only, since an LLM that is frozen cannot learn to list."""
+def video_rows(asked: list[list[Question]]) -> list[Row]:
+    """
+    Makes a row of each of the questions about each video; captions of every fourth video only, since an LLM that is
+    frozen cannot learn to list.
+    """
     return [
         Row(question, video=number)
-        for number, questions in enumerate(videos.questions)
+        for number, questions in enumerate(asked)
         for question in questions
         if question.about != "caption" or number % 4 == 0
     ]
@@ -73,16 +76,33 @@ class RowCollator:
     """
     Args:
         rows (`list[Row]`): What the numbers in a batch stand for.
-        num_video_tokens (`int`): 0 for a model that is not shown the videos.
+        num_video_tokens (`int`, *optional*): Video tokens of each video, 0 for a model that is not shown them. As many
+            as the videos have frames by default, for what `fixed_tokens` made.
         reads (`str`): Which tensors of a [`VideoSet`] the model is given: `"tokens"`, `"features"` or `"frames"`.
     """
 
     rows: list[Row]
     split: str
-    videos: VideoSet | None
+    videos: VideoSet | FlatVideos | None
     processor: LlavaProcessor
-    num_video_tokens: int
+    num_video_tokens: int | None
     reads: str = "tokens"
+
+    @property
+    def shows_videos(self) -> bool:
+        """Whether the model is shown the videos that it is asked about."""
+        return self.num_video_tokens is None or self.num_video_tokens > 0
+
+    @property
+    def most_video_tokens(self) -> int:
+        """The most tokens that a video of these rows has in the prompt."""
+        return max(map(self.num_video_tokens_of, self.rows))
+
+    def num_video_tokens_of(self, row: Row) -> int:
+        """Counts the video tokens of the prompt of a row."""
+        if row.video is None or not self.shows_videos:
+            return 0
+        return self.videos.num_frames[row.video] if self.num_video_tokens is None else self.num_video_tokens
 
     def __call__(self, numbers: list[dict]) -> dict[str, torch.Tensor]:
         rows = [self.rows[number["row"]] for number in numbers]
@@ -106,17 +126,11 @@ class RowCollator:
             "mm_token_type_ids": is_visual * torch.where(about_video, 2, 1),
             "instruction_turns": pad([chat.instruction for chat in chats], 0) * about_video,
         }
-        shown = [row.video for row in rows if row.video is not None and self.num_video_tokens > 0]
+        shown = [row.video for row in rows if row.video is not None and self.shows_videos]
         if shown:
-            if self.reads == "frames":
-                batch["pixel_values_videos"] = self._pixels(self.videos.frames[shown].flatten(0, 1))
-            else:
-                batch["video_frame_tokens"] = getattr(self.videos, self.reads)[shown].flatten(0, 1)
-                batch["video_token_grid"] = torch.tensor([GRID] * len(shown))
-            milliseconds = self.videos.milliseconds[shown]
-            batch["video_num_frames"] = torch.tensor([milliseconds.shape[1]] * len(shown))
-            batch["video_milliseconds"] = milliseconds.flatten()
-            batch["video_shot_ids"] = self.videos.shot_ids[shown].flatten()
+            batch |= self.videos.model_inputs(shown, self.reads)
+            if "pixel_values_videos" in batch:
+                batch["pixel_values_videos"] = self._pixels(batch["pixel_values_videos"])
         if any(pictures):
             drawn = np.stack([draw_shot(shot, moment, PIXELS) for shown in pictures for shot, moment in shown])
             batch["pixel_values"] = self._pixels(torch.from_numpy(drawn).permute(0, 3, 1, 2))
@@ -126,6 +140,6 @@ class RowCollator:
         return self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
 
     def _visual_tokens(self, row: Row, num_pictures: int) -> list[int]:
-        if row.video is not None and self.num_video_tokens > 0:
-            return [self.num_video_tokens]
+        if row.video is not None and self.shows_videos:
+            return [self.num_video_tokens_of(row)]
         return [TOKENS_PER_PICTURE] * num_pictures
