@@ -17,6 +17,10 @@ from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast
 INITIAL_SHARPNESS = 100.0
 
 
+ZERO_AT_FIRST = ("time_weight", "query_proj.weight")
+"""Weights whose zeros leave the clustering as it is. Each of them has a gradient in the first step of a training."""
+
+
 class MergingAggregator(nn.Module):
     """
     Clusters the tokens, and makes one video token of each. The queries are the means of the clusters; layers and text
@@ -41,8 +45,8 @@ class MergingAggregator(nn.Module):
     def init_prior(self) -> None:
         """Makes what is learnt zero; called when all other weights have their first values."""
         init.constant_(self.log_sharpness, math.log(INITIAL_SHARPNESS))
-        init.zeros_(self.time_weight)
-        init.zeros_(self.query_proj.weight)
+        for name in ZERO_AT_FIRST:
+            init.zeros_(self.get_parameter(name))
 
     def forward(
         self,
