@@ -108,7 +108,8 @@ class LinVTProcessor(ProcessorMixin):
             known = model.config.num_video_tokens
             if num_video_tokens not in (None, known):
                 raise ValueError(
-                    f"num_video_tokens is {num_video_tokens}, but a video is {known} tokens in the model."
+                    f"num_video_tokens is {num_video_tokens}, but a video is {known} tokens in the model; leave it out, "
+                    "and give another number with the calls that need it."
                 )
             num_video_tokens, frame_size = known, frame_size or model.frame_size()
         video_processor = LinVTVideoProcessor.from_image_processor(
