@@ -5,6 +5,7 @@ Section and table numbers are those of "LinVT: Empower Your Image-level Large La
 
 import copy
 import re
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -131,13 +132,16 @@ class LinVTVideoConfig(PreTrainedConfig):
 
     def check_num_video_tokens(self, number: int) -> None:
         """Raises a `ValueError` unless a video can become this number of tokens."""
-        if number == self.num_video_tokens:
+        is_count = isinstance(number, Integral) and not isinstance(number, bool) and number >= 1
+        if is_count and number == self.num_video_tokens:
             return
-        if self.start != "merge" or (self.use_svr and number > self.top_k) or number < 1:
-            allowed = f"1 to {self.top_k}, its top_k" if self.use_svr else "1 or more"
+        if not is_count or self.start != "merge" or (self.use_svr and number > self.top_k):
+            allowed = f"any whole number from 1 to {self.top_k}, its top_k" if self.use_svr else "1 or more"
             if self.start != "merge":
-                allowed = f"{self.num_video_tokens} tokens, since it has learnt as many queries (start='random')"
-            raise ValueError(f"A video shall become {number} tokens; this video tokenizer makes {allowed}.")
+                allowed = f"{self.num_video_tokens}, since it has learnt as many queries (start='random')"
+            raise ValueError(
+                f"A video shall become {number!r} tokens (num_video_tokens); this video tokenizer makes {allowed}."
+            )
 
     def _check_sizes(self) -> None:
         for name in (

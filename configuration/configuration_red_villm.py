@@ -86,8 +86,8 @@ class RedVillmVideoConfig(PreTrainedConfig):
         """Raises a `ValueError` unless a video can become this number of tokens."""
         if number != self.num_video_tokens:
             raise ValueError(
-                f"A video shall become {number} tokens; RED-VILLM makes {self.num_video_tokens} of it, by num_frames "
-                "and num_frame_tokens."
+                f"A video shall become {number!r} tokens (num_video_tokens); RED-VILLM makes {self.num_video_tokens} "
+                "of it, by num_frames and num_frame_tokens."
             )
 
 

@@ -54,6 +54,9 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
             generate_kwargs.setdefault("assistant_tokenizer", self.assistant_tokenizer)
         if generate_kwargs.keys() & {"stop_strings", "assistant_tokenizer"}:
             generate_kwargs.setdefault("tokenizer", self.processor.tokenizer)
+        number = {**(kwargs.get("processor_kwargs") or {}), **kwargs}.get("num_video_tokens")
+        if number is not None:  # the processor does not know which numbers its model allows, and reads the video first
+            self.model.config.video_tokenizer_config.check_num_video_tokens(number)
         preprocess, forward, postprocess = super()._sanitize_parameters(generate_kwargs=generate_kwargs, **kwargs)
         at_construction = getattr(self, "_forward_params", {}).get("generate_kwargs", {})
         forward["generate_kwargs"] = {**at_construction, **forward["generate_kwargs"]}
@@ -74,8 +77,9 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
             text: The question, one for all videos or as many as there are videos. Or, without `videos`, a conversation
                 with `{"type": "video"}` parts, a `{"videos": ..., "text": ...}`, or several of those.
             kwargs: Arguments of `generate`, such as `max_new_tokens`, `do_sample` or `streamer`, by themselves or in
-                `generate_kwargs`; of the processor, such as `num_frames`, by themselves or in `processor_kwargs`; and
-                of [`AnyToAnyPipeline`], such as `return_full_text`. `max_length` is that of `generate`.
+                `generate_kwargs`; of the processor, such as `num_frames` and `num_video_tokens`, by themselves or in
+                `processor_kwargs`; and of [`AnyToAnyPipeline`], such as `return_full_text`. `max_length` is that of
+                `generate`.
 
         Returns:
             `list[dict]`, or for several inputs a list of those: `input_text` and `generated_text`. For a generator, a

@@ -14,6 +14,7 @@ import jinja2.ext
 import jinja2.meta
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
+from linvt.processors.video.frame_selection import check_at_least_one
 from linvt.processors.video_settings import LinVTVideoProcessorKwargs
 
 
@@ -29,8 +30,18 @@ _NOT_WITH_VIDEOS = (
 _CHAT_ARGUMENTS = signature(ProcessorMixin.apply_chat_template).parameters.keys() - {"return_tensors", "kwargs"}
 
 
+class LinVTVideosKwargs(LinVTVideoProcessorKwargs, total=False):
+    """
+    num_video_tokens (`int`, *optional*, defaults to that of the processor):
+        Tokens that each video of the call has in its prompt. Which numbers there are depends on the model: with
+        `start="merge"` any up to its `top_k`, otherwise only that of its configuration.
+    """
+
+    num_video_tokens: int | None
+
+
 class LinVTProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, but Transformers is not followed
-    videos_kwargs: LinVTVideoProcessorKwargs
+    videos_kwargs: LinVTVideosKwargs
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,7 @@ class CallArguments:
 
     Args:
         text (`dict`), images (`dict`), videos (`dict`): Those of the tokenizer, the image and the video processor.
+        num_video_tokens (`int`, *optional*): Tokens of each video, where the call chooses them.
         return_tensors (`str`, *optional*): The kind of tensors to return.
         return_text_replacement_offsets (`bool`): Whether to return what was filled into the prompts, and where.
     """
@@ -47,6 +59,7 @@ class CallArguments:
     text: dict[str, Any]
     images: dict[str, Any]
     videos: dict[str, Any]
+    num_video_tokens: int | None
     return_tensors: str | None
     return_text_replacement_offsets: bool
 
@@ -69,7 +82,7 @@ class ArgumentSorter:
                 *image_llm_processor.image_processor.valid_kwargs.__annotations__,
                 *theirs["images_kwargs"].__annotations__,
             },
-            "videos_kwargs": set(LinVTVideoProcessorKwargs.__annotations__),
+            "videos_kwargs": set(LinVTVideosKwargs.__annotations__),
         }
         # A prompt without videos may be given all that the image-LLM's processor knows.
         self._groups_without_videos = {
@@ -89,7 +102,7 @@ class ArgumentSorter:
 
         Raises:
             `TypeError`: If an argument is unknown.
-            `ValueError`: If one is given twice, or is impossible with videos.
+            `ValueError`: If one is given twice, or is impossible with videos, or `num_video_tokens` is no count.
         """
         single, groups = _spread(kwargs, self._groups)
         for name, known in self._groups.items():
@@ -100,12 +113,16 @@ class ArgumentSorter:
         kinds = [group.pop("return_tensors") for group in groups.values() if "return_tensors" in group]
         if any(kind != kinds[0] for kind in kinds):
             raise ValueError(f"return_tensors is given as {' and as '.join(map(repr, kinds))}; give one kind for all.")
+        num_video_tokens = groups["videos_kwargs"].pop("num_video_tokens", None)
+        if num_video_tokens is not None:
+            check_at_least_one("num_video_tokens", num_video_tokens)
         text = {**self._text_defaults(), **groups["text_kwargs"]}
         default_kind = text.pop("return_tensors", None)
         text.pop("return_mm_token_type_ids", None)  # the model always needs them for videos
         return CallArguments(
             images=groups["images_kwargs"],
             videos=groups["videos_kwargs"],
+            num_video_tokens=num_video_tokens,
             return_tensors=kinds[0] if kinds else default_kind,
             return_text_replacement_offsets=bool(text.pop("return_text_replacement_offsets", False)),
             text=text,

@@ -21,6 +21,7 @@ from linvt.processors.prompts.chat_visuals import chat_visuals, may_name_video, 
 from linvt.processors.prompts.instruction_turns import TurnHeaders
 from linvt.processors.prompts.presented_image import PresentedImage, process_images
 from linvt.processors.prompts.prompt_marks import VIDEO, answer_mask, mark_tokens, mark_videos
+from linvt.processors.video.frame_selection import check_at_least_one
 from linvt.processors.video.video_sources import flatten_videos, resolve_video
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 
@@ -41,7 +42,8 @@ class LinVTProcessor(ProcessorMixin):
         image_processor, tokenizer: Those of the image-LLM.
         video_processor ([`LinVTVideoProcessor`]): Reads videos.
         image_llm_processor (`dict`): Class and settings of the image-LLM's processor, as its `to_dict` gives them.
-        num_video_tokens (`int`, *optional*, defaults to 112): Tokens of one video; that of the model's configuration.
+        num_video_tokens (`int`, *optional*, defaults to 112): Tokens of one video, unless a call asks for another
+            number; that of the model's configuration.
         chat_template (`str`, *optional*): That of the image-LLM.
 
     Example:
@@ -67,6 +69,7 @@ class LinVTProcessor(ProcessorMixin):
         num_video_tokens: int = 112,
         chat_template: str | dict | None = None,
     ):
+        check_at_least_one("num_video_tokens", num_video_tokens)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
         self.image_llm_processor = image_llm_processor
         self.num_video_tokens = num_video_tokens
@@ -105,7 +108,8 @@ class LinVTProcessor(ProcessorMixin):
             known = model.config.num_video_tokens
             if num_video_tokens not in (None, known):
                 raise ValueError(
-                    f"num_video_tokens is {num_video_tokens}, but a video is {known} tokens in the model."
+                    f"num_video_tokens is {num_video_tokens}, but a video is {known} tokens in the model; leave "
+                    "it out: calls can ask for another number."
                 )
             num_video_tokens, frame_size = known, frame_size or model.frame_size()
         video_processor = LinVTVideoProcessor.from_image_processor(
@@ -137,8 +141,9 @@ class LinVTProcessor(ProcessorMixin):
             text (`str` or `list[str]`): Prompts, with `image_token` and `video_token` where images and videos stand.
             videos: Videos of all prompts in their order; see [`LinVTVideoProcessor.preprocess`].
             kwargs: Arguments of the tokenizer, the image processor and the video processor, by themselves or in
-                `text_kwargs`, `images_kwargs` and `videos_kwargs`. Which there are depends on the image-LLM. `audio`
-                can only be `None`, as pipelines of Transformers give it.
+                `text_kwargs`, `images_kwargs` and `videos_kwargs`. Which there are depends on the image-LLM.
+                `num_video_tokens`, one of `videos_kwargs`, is the number of tokens of each video of this call.
+                `audio` can only be `None`, as pipelines of Transformers give it.
 
         Returns:
             `BatchFeature`: What the image-LLM's processor returns. With videos also what [`LinVTVideoProcessor`]
@@ -173,11 +178,17 @@ class LinVTProcessor(ProcessorMixin):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def replace_video_token(
-        self, video_inputs: dict, video_idx: int, template: str | None = None, **kwargs: Any
+        self,
+        video_inputs: dict,
+        video_idx: int,
+        template: str | None = None,
+        num_video_tokens: int | None = None,
+        **kwargs: Any,
     ) -> str:
         """Returns what a video becomes in the prompt: `num_video_tokens` tokens between the markers of an image."""
         presented = self._presented_image(template)
-        return presented.start + presented.token * self.num_video_tokens + presented.end
+        number = self.num_video_tokens if num_video_tokens is None else num_video_tokens
+        return presented.start + presented.token * number + presented.end
 
     def apply_chat_template(
         self,
@@ -196,7 +207,8 @@ class LinVTProcessor(ProcessorMixin):
         `path`). The image-LLM's own template is rendered with an image in place of each video.
 
         Args:
-            processor_kwargs (`dict`, *optional*): Arguments of [`~LinVTProcessor.__call__`], such as `num_frames`.
+            processor_kwargs (`dict`, *optional*): Arguments of [`~LinVTProcessor.__call__`], such as `num_frames` and
+                `num_video_tokens`.
             kwargs: Variables of the template, the other arguments of `ProcessorMixin.apply_chat_template`, such as
                 `tools` and `add_generation_prompt`, and those of `processor_kwargs` by themselves.
                 `load_audio_from_video` has no effect, since LinVT takes no audio.
@@ -269,7 +281,7 @@ class LinVTProcessor(ProcessorMixin):
         """[`~LinVTProcessor.fill_prompts`] with videos that have to be read first."""
         video_inputs = self.video_processor([resolve_video(video) for video in videos], **arguments.videos)
         features, alignments = self.fill_prompts(
-            text, images, video_inputs, template, arguments.text, arguments.images
+            text, images, video_inputs, template, arguments.text, arguments.images, arguments.num_video_tokens
         )
         if arguments.return_text_replacement_offsets:
             features["text_replacement_offsets"] = [replaced for _, replaced in alignments]
@@ -283,6 +295,7 @@ class LinVTProcessor(ProcessorMixin):
         template: str,
         text_kwargs: dict,
         image_kwargs: dict,
+        num_video_tokens: int | None = None,
     ) -> tuple[BatchFeature, list[tuple[list, list]]]:
         """
         Model inputs of prompts, some or none of which have videos, whose frames are known already.
@@ -292,6 +305,7 @@ class LinVTProcessor(ProcessorMixin):
             video_inputs (`dict`): What the model takes for the videos of all prompts; passed on as it is.
             template (`str`): As [`~LinVTProcessor.resolve_template`] gives it.
             text_kwargs (`dict`), image_kwargs (`dict`): As [`~LinVTProcessor.split_kwargs`] gives them.
+            num_video_tokens (`int`, *optional*): Tokens of each video; by default those of this processor.
 
         Returns:
             The inputs, not yet tensors, and per prompt the places of its tokens and what was filled in.
@@ -306,7 +320,10 @@ class LinVTProcessor(ProcessorMixin):
         )
         data |= video_inputs
         num_videos = sum(prompt.count(self.video_token) for prompt in text)
-        video_replacements = [self.replace_video_token(data, index, template) for index in range(num_videos)]
+        per_video = self.num_video_tokens if num_video_tokens is None else num_video_tokens
+        video_replacements = [
+            self.replace_video_token(data, index, template, per_video) for index in range(num_videos)
+        ]
         filled, replacements = self.get_text_with_replacements(text, image_replacements, video_replacements)
 
         keep_offsets = text_kwargs.get("return_offsets_mapping", False)
@@ -326,9 +343,9 @@ class LinVTProcessor(ProcessorMixin):
         data["mm_token_type_ids"] = [types for types, _ in marks]
         data["instruction_turns"] = [turns for _, turns in marks]
         num_tokens = sum(types.count(VIDEO) for types, _ in marks)
-        if num_tokens != num_videos * self.num_video_tokens:
+        if num_tokens != num_videos * per_video:
             raise ValueError(
-                f"{num_videos} videos need {num_videos * self.num_video_tokens} video tokens, but {num_tokens} are "
+                f"{num_videos} videos need {num_videos * per_video} video tokens, but {num_tokens} are "
                 "left after truncation; raise max_length or switch truncation off."
             )
         features = BatchFeature(data, skip_tensor_conversion=self.skip_tensor_conversion)
@@ -395,12 +412,17 @@ class LinVTProcessor(ProcessorMixin):
         return ArgumentSorter(self._processor)
 
     def _get_num_multimodal_tokens(
-        self, image_sizes: list | None = None, video_sizes: list | None = None, **kwargs: Any
+        self,
+        image_sizes: list | None = None,
+        video_sizes: list | None = None,
+        num_video_tokens: int | None = None,
+        **kwargs: Any,
     ) -> MultiModalData:
         """Counts the tokens of images and videos of these sizes; vLLM asks for it under this name."""
         data = self._processor._get_num_multimodal_tokens(image_sizes=image_sizes, **kwargs)
         if video_sizes is not None:
-            data.num_video_tokens = [self.num_video_tokens] * len(video_sizes)
+            per_video = self.num_video_tokens if num_video_tokens is None else num_video_tokens
+            data.num_video_tokens = [per_video] * len(video_sizes)
         return data
 
     @property

@@ -102,11 +102,31 @@ def test_metadata(exported):
     assert data["library_name"] == "transformers" and "license" not in data
 
 
-def test_what_is_not_known_is_said(exported):
+def test_what_is_not_known_is_said(make_linvt, tmp_path):
+    exported = tmp_path / "my-model"
+    for part in make_linvt("llava", start="random"):
+        part.save_pretrained(exported)
     text = write_model_card(exported, "full").read_text()
     assert "No record of a training" in text and "answers about videos mean nothing" in text
+    assert "Nothing was trained" not in text and "unless a call asks" not in text
     assert "Not evaluated" in text and "Nothing is known about how right" in text
     assert "Not known: the image-LLM was given as a folder" in text
+
+
+def test_that_nothing_was_trained_is_read_off_the_weights(make_linvt, tmp_path):
+    """Also where LoRA alone was, and in the files of which no shard holds all weights; nothing else says so."""
+    model, processor = make_linvt("llava")
+    processor.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    text = write_model_card(tmp_path, "full").read_text()
+    assert "Nothing was trained; frame tokens are merged" in text and "No record of a training" not in text
+    assert "12 tokens per video, unless a call asks for another `num_video_tokens`" in text
+    write_records(tmp_path, [TrainingStage(**{**vars(STAGE), "learnt": ["LoRA on the LLM"]})])
+    assert "Nothing was trained in the video tokenizer; frame" in write_model_card(tmp_path, "full").read_text()
+    model.video_tokenizer.aggregator.time_weight.data[1, 3] = 1e-4
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert "Nothing was trained" not in write_model_card(tmp_path, "full").read_text()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +147,7 @@ def test_red_villm_claims_no_averages(tmp_path, make_linvt):
     make_linvt("llava")[1].save_pretrained(tmp_path)
     text = write_model_card(tmp_path, "full").read_text()
     assert "RED-VILLM" in text and "weighted average" not in text and "2404.11865" in text
+    assert "Nothing was trained" not in text and "unless a call asks" not in text
 
 
 def test_records_come_along_from_the_source_and_survive(exported, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from make_clip import CLIP
 from tiny_families import build_image_llm
 from training_runs import row
 
@@ -29,6 +30,20 @@ def test_the_first_command_prints_what_is_shown(monkeypatch, capsys):
     assert main(shlex.split(command)[1:]) == 0
     output = capsys.readouterr()
     assert (output.err + output.out).splitlines() == blocks("text")[0].splitlines()
+
+
+def test_what_is_wrapped_answers_as_shown_without_training(monkeypatch, tmp_path, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    wrap, ask = next(block for block in blocks("bash") if "linvt wrap" in block).splitlines()
+    assert main(shlex.split(wrap)[1:]) == 0
+    assert "nothing was trained; frame tokens are merged" in " ".join(capsys.readouterr().out.split())
+    assert main(shlex.split(ask)[1:]) == 0
+    output = capsys.readouterr()
+    assert (output.err + output.out).splitlines() == blocks("text")[1].splitlines()
+    assert output.out.endswith(f" {CLIP.shots[1].shapes[0].colour}\n")  # which is true
 
 
 def test_the_python_runs(monkeypatch, tmp_path):

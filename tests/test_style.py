@@ -118,6 +118,7 @@ MAY_IMPORT = {
         "modeling_linvt",
         "modeling_linvt/checkpoints",
         "modeling_linvt/ports",
+        "modeling_linvt/video_tokenizer",
     },
 }
 MAY_IMPORT["modeling_linvt/cli"] = set(MAY_IMPORT)  # the command line is on top

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from linvt.configuration.configuration_linvt import LinVTVideoConfig
     from linvt.progress import Progress
 
 _PACKAGE = Path(find_spec("linvt").origin)  # type: ignore[arg-type]  # of its __init__.py, and without importing it
@@ -29,6 +30,13 @@ def add_ask_command(commands: argparse._SubParsersAction) -> None:
     command.add_argument("question")
     command.add_argument("--model", help="Hub id or folder of a LinVT model (default: the small one of the package)")
     command.add_argument("--num-frames", type=int, help="frames to look at (default: that of the model's processor)")
+    command.add_argument(
+        "--tokens",
+        type=int,
+        metavar="N",
+        help="video tokens to make of the video, where the video tokenizer leaves that free, as one that merges does "
+        "(default: that of the model)",
+    )
     spread = command.add_mutually_exclusive_group()
     spread.add_argument("--autoshot", metavar="WEIGHTS", help="find shots with these weights (Hub id or folder)")
     spread.add_argument(
@@ -58,7 +66,13 @@ def ask(options: argparse.Namespace) -> dict:
     model = load_whole(name, dtype="auto", device_map=_device(options.device))
     processor = LinVTProcessor.from_pretrained(name)
     content = [{"type": "video", "video": options.video}, {"type": "text", "text": options.question}]
-    settings = {"num_frames": options.num_frames, "autoshot_model": options.autoshot}
+    if options.tokens is not None:
+        model.config.video_tokenizer_config.check_num_video_tokens(options.tokens)
+    settings = {
+        "num_frames": options.num_frames,
+        "num_video_tokens": options.tokens,
+        "autoshot_model": options.autoshot,
+    }
     settings = {name: value for name, value in settings.items() if value is not None}
     if options.autoshot is not None or options.uniform:
         settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
@@ -82,14 +96,18 @@ def ask(options: argparse.Namespace) -> dict:
         limits = {"max_new_tokens": options.max_new_tokens, "do_sample": False}
         output = model.generate(**inputs, **limits, streamer=_GenerationProgress(progress))
     prompt_tokens = inputs["input_ids"].shape[1]
+    num_frame_tokens = frame_tokens.shape[0] * frame_tokens.shape[1]
+    only_merges, config = model.video_tokenizer.only_merges, model.config.video_tokenizer_config
     return {
         "video": about_video(options.video, video),
         "frames": [
             {"index": index, "seconds": round(seconds, 3), "shot": shot}
             for index, seconds, shot in zip(video.frame_indices, video.frame_seconds, video.shot_ids, strict=True)
         ],
-        "num_frame_tokens": frame_tokens.shape[0] * frame_tokens.shape[1],
-        "num_video_tokens": processor.num_video_tokens,
+        "num_frame_tokens": num_frame_tokens,
+        "num_video_tokens": processor.num_video_tokens if options.tokens is None else options.tokens,
+        "only_merges": only_merges,
+        "merged_frame_tokens": _num_kept(num_frame_tokens, config) if only_merges else None,
         "num_prompt_tokens": prompt_tokens,
         "model": "small-world" if options.model is None else str(options.model),
         "unknown_words": _unknown_words(options.question, processor.tokenizer),
@@ -99,6 +117,8 @@ def ask(options: argparse.Namespace) -> dict:
 
 def show_answer(result: dict) -> str:
     notes = [SMALL_MODEL_NOTE] if result["model"] == "small-world" else []
+    if result["only_merges"]:
+        notes.append(_merging_note(result))
     if result["unknown_words"]:
         notes.append(f"it does not know the words {', '.join(result['unknown_words'])}")
     note = {"note": "; ".join(notes)} if notes else {}
@@ -114,6 +134,20 @@ def show_answer(result: dict) -> str:
             "text": text.strip() or "(empty)",
         }
     )
+
+
+def _num_kept(num_frame_tokens: int, config: "LinVTVideoConfig") -> int:
+    return min(num_frame_tokens, config.top_k) if config.use_svr else num_frame_tokens
+
+
+def _merging_note(result: dict) -> str:
+    """Says what became of the frame tokens; of other parts, such as LoRA in the LLM, weights do not tell."""
+    merged, number = result["merged_frame_tokens"], result["num_video_tokens"]
+    note = "nothing was trained in the video tokenizer; "
+    if merged < number:
+        return f"{note}{merged} frame tokens are fewer than {number} video tokens, so they are repeated, not merged"
+    kept = f", of {result['num_frame_tokens']}," if merged < result["num_frame_tokens"] else ""
+    return f"{note}{merged} frame tokens{kept} are merged into {number} video tokens"
 
 
 def _times(frames: list[dict]) -> str:

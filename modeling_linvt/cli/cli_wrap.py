@@ -8,6 +8,9 @@ from linvt_cli.cli_choices import DTYPES
 from linvt_cli.cli_output import add_json_option, table
 
 
+MERGING_NOTE = "nothing was trained; frame tokens are merged, so `linvt ask` gets answers about videos at once"
+
+
 def add_wrap_command(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("wrap", help="make a video-LLM of an image-LLM", description=wrap.__doc__)
     command.set_defaults(check=check_wrap, run=wrap, show=show_wrapped)
@@ -61,6 +64,7 @@ def wrap(options: argparse.Namespace) -> dict:
         "num_image_llm_parameters": model.image_llm.num_parameters(),
         "num_video_tokenizer_parameters": model.video_tokenizer.num_parameters(),
         "num_video_tokens": model.config.num_video_tokens,
+        "only_merges": model.video_tokenizer.only_merges,
         "video_tokenizer": own_settings(model.config.video_tokenizer_config),
         "frame_size": dict(size),
     }
@@ -68,6 +72,7 @@ def wrap(options: argparse.Namespace) -> dict:
 
 def show_wrapped(result: dict) -> str:
     size = result["frame_size"]
+    note = {"note": MERGING_NOTE} if result["only_merges"] else {}
     return table(
         {
             "wrapped": f"{result['image_llm']} ({result['model_type']}, "
@@ -76,6 +81,7 @@ def show_wrapped(result: dict) -> str:
             f"{result['num_video_tokens']} tokens per video, frames of {size['height']} x {size['width']} pixels",
             "settings": ", ".join(f"{name} {value}" for name, value in result["video_tokenizer"].items()),
             "saved": result["output"],
+            **note,
         }
     )
 

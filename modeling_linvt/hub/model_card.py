@@ -6,8 +6,10 @@ import math
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -19,6 +21,7 @@ from linvt.hub.card_snippets import snippets
 from linvt.hub.model_records import RECORD_FILES, Evaluation, TrainingStage, read_records
 from linvt.hub_cards import ADAPTER_TEMPLATE, AUTOSHOT_CARD, TEMPLATE
 from linvt.processors.shots.autoshot_files import AUTOSHOT_SUBFOLDER, AUTOSHOT_WEIGHTS
+from linvt.video_tokenizer.modeling_linvt_video import only_merges
 
 
 LINVT = """Gao, Zhong, Zeng, Tan, Li and Zhao: *LinVT: Empower Your Image-level Large Language Model to Understand \
@@ -87,6 +90,8 @@ def write_model_card(
         image_llm_revision=pinned.get("revision"),
         image_llm_type=config.image_llm_config.model_type,
         num_video_tokens=config.num_video_tokens,
+        any_number=is_linear and config.video_tokenizer_config.start == "merge",
+        only_merges=_only_merges(folder, config),
         frames=_frames(settings),
         shots=_shots(settings, folder),
         num_code_files=len(list(folder.glob("*.py"))),
@@ -149,6 +154,19 @@ def _weights(folder: Path, format: str) -> dict[str, str | None]:
         "dtypes": " and ".join(sorted(dtypes)),
         "weight_bytes": f"{size:,}",
     }
+
+
+def _only_merges(folder: Path, config: LinVTConfig) -> bool:
+    prefix = "video_tokenizer."
+
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
+        for file in sorted(folder.glob("*.safetensors")):
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():
+                    if key.startswith(prefix):
+                        yield key.removeprefix(prefix), tensors.get_tensor(key)
+
+    return only_merges(config.video_tokenizer_config, weights())
 
 
 def _frames(settings: dict) -> str:

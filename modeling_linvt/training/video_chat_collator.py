@@ -43,7 +43,11 @@ class VideoChatCollator:
             Whether bad rows are left out, with a warning for each, instead of ending the training. Where all rows of a
             batch are bad, [`STAND_IN`] takes their place.
         processor_kwargs (`dict`, *optional*):
-            Arguments of the processor, such as `num_frames`.
+            Arguments of the processor, such as `num_frames`. Not `num_video_tokens`: a model is trained with that of
+            its configuration.
+
+    Raises:
+        `ValueError`: If `processor_kwargs` have `num_video_tokens`.
 
     Attributes:
         skipped (`dict[int, str]`): Why a row was left out, by its `row_number`, or without this column its place in
@@ -64,6 +68,12 @@ class VideoChatCollator:
         self.max_length = max_length
         self.skip_bad_rows = skip_bad_rows
         arguments = processor.split_kwargs(processor_kwargs or {})
+        if arguments.num_video_tokens is not None:
+            raise ValueError(
+                f"num_video_tokens is {arguments.num_video_tokens} in processor_kwargs, but in training a video has "
+                f"the {processor.num_video_tokens} tokens of its model's configuration; choose them there, with "
+                "num_queries."
+            )
         self.image_kwargs, self.video_kwargs = arguments.images, arguments.videos
         self.text_kwargs = {**arguments.text, "padding": True, "padding_side": "right", "truncation": False}
         self.skipped: dict[int, str] = {}

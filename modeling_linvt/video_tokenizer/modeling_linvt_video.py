@@ -5,22 +5,27 @@ to 1, and so is their product W. The frame tokens V are touched in one place, th
 makes the module linear in the sense of the paper (Sec. 3.2) and gives the image-LLM inputs of the kind it knows.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_tokenizer.merging_aggregation import MergingAggregator
+from linvt.video_tokenizer.merging_aggregation import ZERO_AT_FIRST, MergingAggregator
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.video_tokenizer.token_clustering import token_directions
 from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.video_tokenizer.token_refiner import TokenRefiner
 from linvt.video_tokenizer.token_relevance import TokenRelevance
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
+
+
+_LEARNT = {f"aggregator.{name}" for name in (*ZERO_AT_FIRST, "relevance.word_proj.weight")} | {"refiner.score_weight"}
+"""Weights that let anything learnt through; with `start="merge"` they are zero before a training."""
 
 
 @dataclass
@@ -95,6 +100,11 @@ class LinVTVideoModel(PreTrainedModel):
             module.init_moments()
         elif isinstance(module, InstructionEncoder):
             init.normal_(module.no_text, std=self.config.initializer_range)
+
+    @property
+    def only_merges(self) -> bool:
+        """Returns whether nothing of it was trained, so that all it does is to merge frame tokens."""
+        return only_merges(self.config, self.named_parameters())
 
     @can_return_tuple
     def forward(
@@ -274,6 +284,22 @@ class LinVTVideoModel(PreTrainedModel):
         return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
 
 
+def only_merges(config: PreTrainedConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> bool:
+    """
+    Returns whether nothing of a video tokenizer was trained, so that all it does is to merge frame tokens.
+
+    It is read off the weights. Random ones do not tell whether they were trained, so of `start="random"` it is
+    `False`, as of RED-VILLM.
+
+    Args:
+        config (`LinVTVideoConfig` or `RedVillmVideoConfig`): That of the video tokenizer.
+        weights: Names and tensors of its parameters.
+    """
+    if not isinstance(config, LinVTVideoConfig) or config.start != "merge":
+        return False
+    return not any(name in _LEARNT and bool(weight.any()) for name, weight in weights)
+
+
 def _kept(values: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
     """`(videos, tokens)` or `(videos, tokens, channels)` of the kept tokens; of all where there is no selection."""
     if kept is None:
@@ -306,4 +332,4 @@ def _progress(frame_seconds: torch.Tensor) -> torch.Tensor:
     return (frame_seconds - first) / (last - first).clamp(min=1e-3)
 
 
-__all__ = ["LinVTVideoModel", "LinVTVideoOutput"]
+__all__ = ["LinVTVideoModel", "LinVTVideoOutput", "only_merges"]

@@ -36,6 +36,7 @@ class RedVillmVideoModel(PreTrainedModel):
     base_model_prefix = "video_tokenizer"
     main_input_name = "frame_features"
     input_stage = "features"
+    only_merges = False  # it makes video tokens with copies of the projector, trained or not
     # It has no attention, so any implementation that the image-LLM runs with is right.
     _supports_sdpa = True
     _supports_flash_attn = True
