@@ -17,7 +17,7 @@ from linvt.video_tokenizer.token_relevance import word_token_fits
 from linvt.video_tokenizer.video_attention import no_autocast
 
 
-MAX_TOKENS = 256  # of a prompt's videos: more would cost memory, and tell little
+MAX_TOKENS = 128  # of a prompt's videos: more would cost memory, and tell little
 
 
 class LateInteractionContrast(nn.Module):
