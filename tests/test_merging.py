@@ -149,11 +149,11 @@ def test_of_equally_far_points_the_first_is_picked():
     points = torch.tensor([[[0.0, 0], [0, 5], [5, 0], [-5, 0], [0, -5], [0, 5], [1, 0]]])
     picks, novelty = farthest_points(points, 4)
     assert picks.tolist() == [[0, 1, 2, 3]]  # all four corners are as far; after (0, 5), its opposite is no farther
-    assert novelty.tolist() == [[4 * 2000**2, 25, 25, 25, 25, 0, 1]]
+    assert novelty.tolist() == [[4 * 1000**2, 25, 25, 25, 25, 0, 1]]
     assert farthest_points(points[:, :3], 7)[0].tolist() == [[0, 1, 2, 0, 1, 2, 0]]
     mask = torch.tensor([[True, True, True, False, False, False, False]])
     picks, novelty = farthest_points(points, 7, mask)
-    assert picks[0, :3].tolist() == [0, 1, 2] and novelty[0, :3].tolist() == [4 * 2000**2, 25, 25]
+    assert picks[0, :3].tolist() == [0, 1, 2] and novelty[0, :3].tolist() == [4 * 1000**2, 25, 25]
 
 
 def adversarial_tokens(channels: int) -> torch.Tensor:
@@ -175,7 +175,7 @@ def test_directions_and_distances_are_exact_whole_numbers(channels):
     directions = token_directions(tokens)
     expected = directions_of_tokens(tokens.tolist())
     assert directions.long().tolist() == expected and torch.equal(directions, directions.round())
-    when = torch.arange(len(tokens)) % 2 * 600.0
+    when = torch.arange(len(tokens)) % 2 * 3000.0
     points = torch.cat([directions, when[:, None]], dim=1)[None]
     rows = points[0].long().tolist()
     exact = [[square(one, other) for other in rows] for one in rows]
@@ -193,7 +193,7 @@ def test_projected_directions_keep_distances():
     tokens = torch.randn(60, 3584, generator=torch.Generator().manual_seed(0))
     tokens[30:] = tokens[:30] + torch.linspace(0.1, 3, 30)[:, None] * tokens[30:]
     directions = token_directions(tokens)[None]
-    found = squared_distances(directions, directions)[0].sqrt() / 2000
+    found = squared_distances(directions, directions)[0].sqrt() / 1000
     expected = torch.cdist(*[torch.nn.functional.normalize(tokens, dim=1)] * 2)
     apart = expected > 0.05
     errors = found[apart] / expected[apart] - 1
@@ -202,9 +202,9 @@ def test_projected_directions_keep_distances():
 
 def test_clusters_of_tens_of_thousands_of_tokens_are_exact():
     """Sums that float32 cannot hold, and a mean so near to a half that any rounding on the way would show."""
-    number = 10_001
-    directions = torch.tensor([[1999.0, 1], [1998, 1], [-1999, 1]]).repeat_interleave(number, 0)
-    directions = torch.cat([directions, torch.tensor([[1999.0, 1]])])
+    number = 20_001
+    directions = torch.tensor([[999.0, 1], [998, 1], [-999, 1]]).repeat_interleave(number, 0)
+    directions = torch.cat([directions, torch.tensor([[999.0, 1]])])
     order = torch.randperm(len(directions), generator=torch.Generator().manual_seed(0))
     progress = torch.zeros(len(directions))
     expected = torch.tensor(clusters_of_tokens(directions[order].long().tolist(), progress.tolist(), 2))
@@ -323,5 +323,5 @@ def test_only_what_can_be_kept_is_looked_for():
     rest = [token for token in range(80) if token not in picks[0].tolist()]
     points = directions.flatten(0, 1)[None]
     nearest = squared_distances(points, points.take_along_dim(picks[..., None], 1))[0].min(1).values
-    torch.testing.assert_close(novelty[rest], 0.5 * (nearest[rest] / 2000**2).log())
+    torch.testing.assert_close(novelty[rest], 0.5 * (nearest[rest] / 1000**2).log())
     assert novelty[picks[0]].min() >= novelty[rest].max()

@@ -21,6 +21,7 @@ INITIAL_SHARPNESS = 100.0
 # and by its shot; and to the weight of time between the tokens of its shot (docs/design.md has what was tried).
 INITIAL_EMPHASIS = 2.0
 TOKEN_FOCUS, SHOT_FOCUS, TIME_FOCUS = 1.5, 3.0, 1.7
+RELEVANCE_STEPS = 256  # from 0 to 1, where it moves centres
 
 
 ZERO_AT_FIRST = ("time_weight", "query_proj.weight")
@@ -136,6 +137,8 @@ def _focus(relevance: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tenso
     Where centres of clusters are needed: `weights` and `time_weights` of `cluster_tokens`. A question is about a thing
     in a shot, and what becomes of the thing shows in all of the shot, so both count.
     """
+    # In steps, since the last bits of a sum, which depend on the batch, shall not say where a centre is.
+    relevance = (relevance * RELEVANCE_STEPS).round() / RELEVANCE_STEPS
     _, numbers = torch.unique(shot_ids, return_inverse=True)
     of_shots = relevance.new_zeros(len(relevance), int(numbers.max()) + 1)
     of_shots = of_shots.scatter_reduce(1, numbers, relevance, "amax").take_along_dim(numbers, 1)
