@@ -175,7 +175,7 @@ def test_directions_and_distances_are_exact_whole_numbers(channels):
     directions = token_directions(tokens)
     expected = directions_of_tokens(tokens.tolist())
     assert directions.long().tolist() == expected and torch.equal(directions, directions.round())
-    when = torch.arange(len(tokens)) % 2 * 3000.0
+    when = torch.arange(len(tokens)) % 2 * 2000.0
     points = torch.cat([directions, when[:, None]], dim=1)[None]
     rows = points[0].long().tolist()
     exact = [[square(one, other) for other in rows] for one in rows]
@@ -202,9 +202,8 @@ def test_projected_directions_keep_distances():
 
 def test_clusters_of_tens_of_thousands_of_tokens_are_exact():
     """Sums that float32 cannot hold, and a mean so near to a half that any rounding on the way would show."""
-    number = 20_001
-    directions = torch.tensor([[999.0, 1], [998, 1], [-999, 1]]).repeat_interleave(number, 0)
-    directions = torch.cat([directions, torch.tensor([[999.0, 1]])])
+    directions = torch.tensor([[999.0, 1], [998, 1], [-999, 1]])
+    directions = directions.repeat_interleave(torch.tensor([9_001, 9_000, 500]), 0)
     order = torch.randperm(len(directions), generator=torch.Generator().manual_seed(0))
     progress = torch.zeros(len(directions))
     expected = torch.tensor(clusters_of_tokens(directions[order].long().tolist(), progress.tolist(), 2))
@@ -233,7 +232,9 @@ def test_any_number_of_video_tokens_up_to_top_k(variant):
 def test_other_numbers_of_video_tokens_are_refused(variant):
     model, inputs = untrained(variant), random_videos(num_videos=1, channels=16, side=3)
     for number in (0, -1, *([41, 1000] if model.config.use_svr else [])):
-        with pytest.raises(ValueError, match=rf"shall become {number} tokens; .*makes 1 (to 40, its top_k|or more)"):
+        with pytest.raises(
+            ValueError, match=rf"shall become {number} tokens .*(from 1 to 40, its top_k|makes 1 or more)"
+        ):
             model(**inputs, num_video_tokens=number)
 
 
@@ -241,7 +242,7 @@ def test_learnt_queries_are_as_many_as_they_are():
     model, inputs = untrained("single_random"), random_videos(num_videos=1, channels=16, side=3)
     assert model(**inputs, num_video_tokens=12).video_tokens.shape[1] == 12
     for number in (1, 11, 13):
-        with pytest.raises(ValueError, match="makes 12 tokens.*start='random'"):
+        with pytest.raises(ValueError, match="makes 12, .*start='random'"):
             model(**inputs, num_video_tokens=number)
 
 
