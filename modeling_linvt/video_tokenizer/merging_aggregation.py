@@ -87,7 +87,7 @@ class MergingAggregator(nn.Module):
             are compared with, `(videos, tokens, size)`, `None` without `text_conditioning`.
         """
         text = text_mask = keys = weights = times = None
-        if self.relevance is not None:
+        if self.instruction is not None and self.relevance is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
             keys = self.relevance.keys(visual)
             relevance = self.relevance(self.relevance.words(text, text_mask), keys)
@@ -117,7 +117,8 @@ class MergingAggregator(nn.Module):
 
     def encode_words(self, embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Returns the words of texts as they are compared with tokens, `(texts, words, size)`, zero on padding."""
-        return self.relevance.words(*self.instruction(embeds, mask))
+        # With `text_conditioning` alone, without which there are no words to learn from.
+        return self.relevance.words(*self.instruction(embeds, mask))  # type: ignore[misc]
 
     def _attention_logits(
         self, queries: torch.Tensor, tokens: torch.Tensor, pool: torch.Tensor | None
