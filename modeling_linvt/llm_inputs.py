@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from linvt.configuration.configuration_linvt import LinVTConfig
 from linvt.configuration.input_values import IGNORED_LABEL
-from linvt.contrastive_loss import hash_texts
+from linvt.contrastive_loss import VideoTextContrast, hash_texts
 from linvt.late_interaction import LateInteractionContrast
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_image_tokens, pass_without_videos
@@ -26,6 +26,7 @@ class LLMInputsMixin(VideoEncodingMixin):
 
     config: LinVTConfig
     image_llm: PreTrainedModel
+    contrast: VideoTextContrast | LateInteractionContrast
 
     def get_llm_inputs(
         self,
@@ -140,11 +141,11 @@ class LLMInputsMixin(VideoEncodingMixin):
         device, relevance = self.contrast.logit_scale.device, self.video_tokenizer.aggregator.relevance
         labels = labels.to(device)
         words, keys, text_ids = torch.zeros(0, 1, relevance.size, device=device), [], labels.new_zeros(0)
-        if features is not None:
+        if features is not None and embeds is not None and instruction_turns is not None:  # all or none
             is_answer, is_video = labels != IGNORED_LABEL, is_video.to(device)
             is_text = is_answer | ((instruction_turns > 0) & (mm_token_type_ids == 0)).to(device)
             num_videos = (is_video.sum(1) // features.pooler_output.shape[1]).tolist()
-            per_row = _in_groups(features.relevance_keys, num_videos)
+            per_row = _in_groups(features.relevance_keys or (), num_videos)
             rows = [row for row, some in enumerate(per_row) if some and bool(is_answer[row].any())]
             if rows:
                 texts = [embeds[row].detach().to(device)[is_text[row]] for row in rows]
@@ -200,8 +201,8 @@ def _run_lengths(mask: torch.Tensor) -> list[int]:
 
 def _in_groups(values: Sequence[torch.Tensor], sizes: list[int]) -> list[list[torch.Tensor]]:
     """The next `size` values for each of `sizes`."""
-    values = iter(values)
-    return [list(islice(values, size)) for size in sizes]
+    left = iter(values)
+    return [list(islice(left, size)) for size in sizes]
 
 
 __all__ = ["VIDEO", "LLMInputsMixin"]

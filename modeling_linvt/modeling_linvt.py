@@ -81,7 +81,7 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
         self._tied_weights_keys = {f"image_llm.{name}": f"image_llm.{source}" for name, source in tied.items()}
         part = config.video_tokenizer_config
         self.video_tokenizer = _video_tokenizer(part, self.image_llm)  # type: ignore[arg-type]  # no dict any more
-        learns_relevance = part.learns_relevance  # type: ignore[union-attr]  # no dict any more
+        learns_relevance = part.learns_relevance
         self.contrast = LateInteractionContrast() if learns_relevance else VideoTextContrast()
         # Both parts have initialised themselves; a trained image-LLM must not be touched again.
         with init.no_init_weights() if image_llm is not None else nullcontext():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from reference_merging import clusters_of_tokens, directions_of_tokens, log_novelty
 from torch.nn.functional import gelu
@@ -46,7 +47,8 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction, nu
         return _score_windows(config, scores, numbers) @ selection
     if merges:
         directions = [directions[token] for token in kept]
-        weights = _merge(model, hidden, scores, progress, instruction, directions, numbers)
+        shots_of_kept = [int(shots[token // frame_tokens.shape[1]]) for token in kept]
+        weights = _merge(model, hidden, scores, progress, instruction, directions, shots_of_kept, numbers)
     else:
         weights = _aggregate(model, hidden, scores, progress, instruction)
     return _in_order(weights, progress) @ selection
@@ -198,9 +200,33 @@ def _aggregate(model, hidden, scores, progress, instruction):
     return torch.cat([window / window.sum(1, keepdim=True) for window in windows]) @ weights
 
 
-def _merge(model, hidden, scores, progress, instruction, directions, numbers):
+def _relevance(module, text, hidden, heads):
+    """Per token how much more it is what a word is about than the tokens are on average: of the word it fits best."""
+    normed = _rms_norm(text, module.text_norm)
+    words = _feed_forward(text + _attend(normed, normed, module.text_attention, heads), module)
+    words = _rms_norm(words, module.word_norm)
+    keys = _linear(gelu(_linear(_rms_norm(hidden, module.token_norm), module.token_up_proj)), module.token_proj)
+    relevance = [0.0] * len(hidden)
+    for word in words:
+        gate = 1 / (1 + math.exp(-float(word @ module.word_gate.double())))
+        fits = [float(fit) for fit in keys @ _linear(word, module.word_proj) * gate / math.sqrt(module.size)]
+        of_word = [math.exp((fit - max(fits)) / 3) for fit in fits]
+        mean = sum(of_word) / len(of_word)
+        relevance = [max(known, some - mean) for known, some in zip(relevance, of_word, strict=True)]
+    return relevance
+
+
+def _merge(model, hidden, scores, progress, instruction, directions, shots, numbers):
     config, aggregator = model.config, model.aggregator
     text = _text(aggregator, config, instruction)
+    factors = times = None
+    if text is not None:
+        relevance = _relevance(aggregator.relevance, text, hidden, config.num_attention_heads)
+        scores = scores + math.exp(float(aggregator.log_emphasis)) * torch.tensor(relevance, dtype=torch.double)
+        steps = [round(some * 256) / 256 for some in relevance]
+        of_shots = [max(some for some, its in zip(steps, shots, strict=True) if its == shot) for shot in shots]
+        factors = [1 + 1.5 * some + 3 * of_shot for some, of_shot in zip(steps, of_shots, strict=True)]
+        times = [np.float32(0.3) + np.float32(1.7) * np.float32(of_shot) for of_shot in of_shots]
     if config.multi_scale == "multi_a":
         queries_of_scales = numbers[:1]
     else:
@@ -212,7 +238,8 @@ def _merge(model, hidden, scores, progress, instruction, directions, numbers):
         pools = [torch.cat(pools)]
 
     rows, first = [], 0
-    margins = clusters_of_tokens(directions, progress.tolist(), sum(queries_of_scales))  # smallest cluster first
+    centres = (sum(queries_of_scales), factors, times)
+    margins = clusters_of_tokens(directions, progress.tolist(), *centres)  # smallest cluster first
     prior = -math.exp(float(aggregator.log_sharpness)) * torch.tensor(margins, dtype=torch.double)
     merged = prior.softmax(-1)
     for scale, (number, pool) in enumerate(zip(queries_of_scales, pools, strict=True)):

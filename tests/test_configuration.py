@@ -7,6 +7,7 @@ from transformers import AutoConfig, BertConfig, LlavaConfig
 
 from linvt import AutoShotConfig, LinVTConfig, LinVTVideoConfig, RedVillmVideoConfig
 from linvt.configuration.known_settings import own_settings
+from linvt_cli.cli_ask import SMALL_MODEL
 
 
 def test_defaults_are_the_papers():
@@ -117,7 +118,10 @@ def test_image_llm_config_is_checked():
             lambda: LinVTVideoConfig(hiden_size=64),
             "LinVTVideoConfig has no setting 'hiden_size'; did you mean hidden_size",
         ),
-        (lambda: LinVTVideoConfig(temperature=0.5), "has no setting 'temperature'; it has embedding_size, .*top_k"),
+        (
+            lambda: LinVTVideoConfig(temperature=0.5),
+            "has no setting 'temperature'; it has start, embedding_size, .*top_k",
+        ),
         (lambda: RedVillmVideoConfig(num_frame=5), "RedVillmVideoConfig has .*'num_frame'; did you mean num_frames"),
         (lambda: AutoShotConfig(treshold=0.5), "AutoShotConfig has .*'treshold'; did you mean threshold"),
         (lambda: LinVTConfig(image_llm_config=LlavaConfig(), frames_per_path=2), "did you mean frames_per_patch"),
@@ -157,6 +161,55 @@ def test_settings_of_a_saved_configuration_are_all_taken(settings, tmp_path):
     config.video_tokenizer_config.save_pretrained(tmp_path)
     assert video.from_pretrained(tmp_path).to_dict() == config.video_tokenizer_config.to_dict()
     assert with_video_tokenizer(config.video_tokenizer_config.to_dict()).num_video_tokens == config.num_video_tokens
+
+
+def starts_of(folder) -> set[str]:
+    """Of a saved model, as a whole and of the video tokenizer alone, by every way to load its configuration."""
+    as_json = json.loads((folder / "config.json").read_text())
+    whole = [
+        LinVTConfig.from_pretrained(folder),
+        AutoConfig.from_pretrained(folder),
+        LinVTConfig.from_json_file(folder / "config.json"),
+        LinVTConfig.from_dict(as_json),
+        LinVTConfig(**as_json),
+        LinVTConfig.from_pretrained(folder, video_tokenizer_config={"top_k": 999}),
+        AutoConfig.from_pretrained(folder, video_tokenizer_config={"text_conditioning": False}),
+    ]
+    whole += [copy.deepcopy(config) for config in whole]
+    parts = [LinVTVideoConfig(**config.video_tokenizer_config.to_dict()) for config in whole]
+    parts += [LinVTVideoConfig.from_pretrained(folder), LinVTVideoConfig.from_pretrained(folder, top_k=999)]
+    return {config.start for config in [*parts, *(config.video_tokenizer_config for config in whole)]}
+
+
+@pytest.mark.parametrize("start", [None, "merge", "random"])
+def test_a_saved_video_tokenizer_starts_where_it_did(start, tmp_path):
+    config = with_video_tokenizer({"num_queries": [8, 4, 2]} | ({"start": start} if start else {}))
+    config.save_pretrained(tmp_path)
+    assert starts_of(tmp_path) == {start or "merge"}
+    (alone := tmp_path / "alone").mkdir()
+    config.video_tokenizer_config.save_pretrained(alone)
+    assert (
+        LinVTVideoConfig.from_pretrained(alone).start == AutoConfig.from_pretrained(alone).start == (start or "merge")
+    )
+
+
+def test_what_was_saved_before_there_was_a_choice_starts_at_random(tmp_path):
+    with_video_tokenizer({"num_queries": [8, 4, 2]}).save_pretrained(tmp_path)
+    as_json = json.loads((tmp_path / "config.json").read_text())
+    del as_json["video_tokenizer_config"]["start"], as_json["video_tokenizer_config"]["max_shot_frames"]
+    (tmp_path / "config.json").write_text(json.dumps(as_json))
+    assert starts_of(tmp_path) == starts_of(SMALL_MODEL) == {"random"}
+    LinVTConfig.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["video_tokenizer_config"]["start"] == "random"
+    former = {**as_json["video_tokenizer_config"], "transformers_version": "5.17.0"}  # of a video tokenizer alone
+    (tmp_path / "config.json").write_text(json.dumps(former))
+    for load in (LinVTVideoConfig.from_pretrained, AutoConfig.from_pretrained):
+        assert load(tmp_path).start == "random"
+
+
+def test_other_starts_are_refused():
+    with pytest.raises(Exception, match="start"):
+        LinVTVideoConfig(start="kmeans")
 
 
 def test_changes_of_a_saved_configuration_are_checked(tmp_path):

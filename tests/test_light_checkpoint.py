@@ -253,6 +253,20 @@ def test_lora_that_does_not_fit_is_an_error_and_never_left_out(exported, load, t
         load(folder)
 
 
+def test_one_from_before_there_was_a_choice_starts_at_random(exported, load, tmp_path):
+    folder = tmp_path / "light"
+    shutil.copytree(exported / "llava/float32/light", folder)
+    former = LinVTForConditionalGeneration.from_image_llm(build_image_llm("llava")[0], {**SMALL, "start": "random"})
+    kept = {name: value for name, value in former.state_dict().items() if not name.startswith("image_llm.")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    assert config["video_tokenizer_config"].pop("start") == "merge"
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load(folder)
+    assert loaded.config.video_tokenizer_config.start == loaded.video_tokenizer.config.start == "random"
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in kept.items())
+
+
 def test_a_folder_of_the_same_name_is_not_taken_for_the_image_llm(exported, tmp_path, monkeypatch):
     """Transformers would load it, at no revision at all."""
     monkeypatch.chdir(tmp_path)

@@ -517,6 +517,20 @@ def test_a_prompt_with_more_or_fewer_videos_than_given(make_linvt, ask):
             model(**changed)
 
 
+def test_videos_that_are_not_given_are_not_taken_for_more_tokens_of_others(make_linvt, ask):
+    """The prompts say how many tokens a video is, and one of 24 is none of 12 and another 12 elsewhere."""
+    model, processor = make_linvt("llava")
+    inputs = dict(ask(processor, random_video(4), "What?", random_video(3), "And who?"))
+    inputs["video_num_frames"] = torch.tensor([4])
+    for name in ("pixel_values_videos", "video_milliseconds", "video_shot_ids"):
+        inputs[name] = inputs[name][:4]
+    with pytest.raises(ValueError, match="24 video tokens for 1 videos, in runs of .12, 12."):
+        model(**inputs)
+    processor.num_video_tokens = 24
+    inputs = ask(processor, random_video(4), "What?")
+    assert model(**inputs).video_tokens.shape[:2] == (1, 24)
+
+
 @pytest.mark.parametrize(
     "name", ["mm_token_type_ids", "video_milliseconds", "video_num_frames", "instruction_turns", "input_ids"]
 )

@@ -19,7 +19,7 @@ each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def make(variant: str = "multi_c", seed: int = 0, **settings) -> LinVTVideoModel:
-    config = LinVTVideoConfig(embedding_size=CHANNELS, **{**SMALL, **VARIANTS[variant], **settings})
+    config = LinVTVideoConfig(**{"embedding_size": CHANNELS, **SMALL, **VARIANTS[variant], **settings})
     torch.manual_seed(seed)
     model = LinVTVideoModel(config).eval()
     # Larger than at initialisation, so that scores, queries and text make a visible difference.
@@ -33,18 +33,20 @@ def make(variant: str = "multi_c", seed: int = 0, **settings) -> LinVTVideoModel
 def make_fresh(variant: str, **settings) -> LinVTVideoModel:
     """As it is before any training."""
     torch.manual_seed(0)
-    return LinVTVideoModel(LinVTVideoConfig(embedding_size=CHANNELS, **{**SMALL, **VARIANTS[variant], **settings}))
+    return LinVTVideoModel(LinVTVideoConfig(**{"embedding_size": CHANNELS, **SMALL, **VARIANTS[variant], **settings}))
 
 
-def make_inputs(num_frames: int = 5, num_videos: int = 2, seed: int = 1, num_shots: int = 2) -> dict:
+def make_inputs(
+    num_frames: int = 5, num_videos: int = 2, seed: int = 1, num_shots: int = 2, channels: int = CHANNELS
+) -> dict:
     generator = torch.Generator().manual_seed(seed)
     frames = torch.arange(num_frames)
     return {
-        "frame_tokens": torch.randn(num_videos, num_frames, GRID[0] * GRID[1], CHANNELS, generator=generator),
+        "frame_tokens": torch.randn(num_videos, num_frames, GRID[0] * GRID[1], channels, generator=generator),
         "grid": GRID,
         "frame_seconds": (frames * 1.5).expand(num_videos, -1),
         "shot_ids": (frames * num_shots // num_frames).expand(num_videos, -1),
-        "instruction_embeds": torch.randn(num_videos, 7, CHANNELS, generator=generator),
+        "instruction_embeds": torch.randn(num_videos, 7, channels, generator=generator),
     }
 
 
@@ -62,16 +64,33 @@ def test_every_video_token_is_a_convex_combination_of_frame_tokens(variant, num_
     assert make(variant)(**inputs).token_weights is None
 
 
+def assert_weights_are_those_of_the_reference(model: LinVTVideoModel, inputs: dict, atol: float, **asked) -> None:
+    weights = model(**inputs, **asked, output_token_weights=True).token_weights
+    names = ("frame_tokens", "grid", "frame_seconds", "shot_ids", "instruction_embeds")
+    for video in range(len(weights)):
+        alone = [inputs[name] if name == "grid" else inputs[name][video] for name in names]
+        expected = reference_weights(model, *alone, *asked.values())
+        torch.testing.assert_close(weights[video].double(), expected, rtol=0, atol=atol)
+
+
 @each_variant
 @pytest.mark.parametrize("num_frames", [1, 3, 5])
+@pytest.mark.parametrize("maker", [make, make_fresh])
 @torch.no_grad()
-def test_the_weights_are_those_of_the_reference(variant, num_frames):
-    model, inputs = make(variant), make_inputs(num_frames)
-    weights = model(**inputs, output_token_weights=True).token_weights
-    names = ("frame_tokens", "grid", "frame_seconds", "shot_ids", "instruction_embeds")
-    for video in range(2):
-        alone = [inputs[name] if name == "grid" else inputs[name][video] for name in names]
-        torch.testing.assert_close(weights[video].double(), reference_weights(model, *alone), rtol=0, atol=1e-5)
+def test_the_weights_are_those_of_the_reference(variant, num_frames, maker):
+    assert_weights_are_those_of_the_reference(maker(variant).eval(), make_inputs(num_frames), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.endswith("_random")])
+@pytest.mark.parametrize("maker", [make, make_fresh])
+@torch.no_grad()
+def test_merging_is_that_of_the_reference_in_windows_of_shots_and_for_any_number(variant, maker):
+    """Channels that are projected, shots of other lengths than windows, fewer kept tokens, other scales."""
+    model = maker(variant, embedding_size=130, max_shot_frames=2, top_k=25).eval()
+    inputs = make_inputs(num_frames=5, channels=130)
+    inputs["shot_ids"] = torch.tensor([[0, 0, 0, 7, 7], [3, 3, 3, 3, 3]])
+    for number in (1, 7):  # features of more channels are larger, and their float32 is coarser
+        assert_weights_are_those_of_the_reference(model, inputs, atol=1e-4, num_video_tokens=number)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.startswith("svr_only")])
@@ -131,8 +150,9 @@ def test_what_adds_to_merging_learns_at_once(variant):
     if model.merges:
         (model(**make_inputs()).video_tokens - 1).square().mean().backward()
         silent = without_gradient(model)
-        adds = ("refiner.score_weight", "aggregator.log_sharpness", "aggregator.time_weight")
-        names = {name for name, _ in model.named_parameters()} & {*adds, "aggregator.query_proj.weight"}
+        adds = ("score_weight", "log_sharpness", "time_weight", "query_proj.weight", "word_proj.weight")
+        learnt = {name for name, _ in model.named_parameters() if ".layers." not in name}
+        names = {name for name in learnt if name.endswith(adds)}
         assert names and not names & set(silent)
         assert all(parameter.grad is not None for parameter in model.parameters())  # or other ranks would wait
 
@@ -272,7 +292,9 @@ def test_grid_must_fit():
 def test_half_precision_is_safe(variant, dtype, scale):
     model, inputs = make(variant), make_inputs()
     inputs["frame_tokens"] *= scale
-    if model.merges:  # the clusters are those of the tokens that it is given
+    if model.merges:  # the clusters are those of the tokens that it is given, and of what is relevant
+        if model.config.text_conditioning and not model.config.use_svr:
+            torch.nn.init.zeros_(model.aggregator.relevance.word_proj.weight)
         inputs["frame_tokens"] = inputs["frame_tokens"].to(dtype).float()
     exact = model(**inputs, output_token_weights=True)
     model.to(dtype)

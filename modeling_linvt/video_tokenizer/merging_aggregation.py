@@ -21,6 +21,7 @@ INITIAL_SHARPNESS = 100.0
 # and by its shot; and to the weight of time between the tokens of its shot (docs/design.md has what was tried).
 INITIAL_EMPHASIS = 2.0
 TOKEN_FOCUS, SHOT_FOCUS, TIME_FOCUS = 1.5, 3.0, 1.7
+RELEVANCE_STEPS = 256  # from 0 to 1, where it moves centres
 
 
 ZERO_AT_FIRST = ("time_weight", "query_proj.weight")
@@ -86,7 +87,7 @@ class MergingAggregator(nn.Module):
             are compared with, `(videos, tokens, size)`, `None` without `text_conditioning`.
         """
         text = text_mask = keys = weights = times = None
-        if self.relevance is not None:
+        if self.instruction is not None and self.relevance is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
             keys = self.relevance.keys(visual)
             relevance = self.relevance(self.relevance.words(text, text_mask), keys)
@@ -116,7 +117,8 @@ class MergingAggregator(nn.Module):
 
     def encode_words(self, embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Returns the words of texts as they are compared with tokens, `(texts, words, size)`, zero on padding."""
-        return self.relevance.words(*self.instruction(embeds, mask))
+        # With `text_conditioning` alone, without which there are no words to learn from.
+        return self.relevance.words(*self.instruction(embeds, mask))  # type: ignore[misc]
 
     def _attention_logits(
         self, queries: torch.Tensor, tokens: torch.Tensor, pool: torch.Tensor | None
@@ -136,6 +138,8 @@ def _focus(relevance: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tenso
     Where centres of clusters are needed: `weights` and `time_weights` of `cluster_tokens`. A question is about a thing
     in a shot, and what becomes of the thing shows in all of the shot, so both count.
     """
+    # In steps, since the last bits of a sum, which depend on the batch, shall not say where a centre is.
+    relevance = (relevance * RELEVANCE_STEPS).round() / RELEVANCE_STEPS
     _, numbers = torch.unique(shot_ids, return_inverse=True)
     of_shots = relevance.new_zeros(len(relevance), int(numbers.max()) + 1)
     of_shots = of_shots.scatter_reduce(1, numbers, relevance, "amax").take_along_dim(numbers, 1)

@@ -236,7 +236,7 @@ class LinVTVideoModel(PreTrainedModel):
         maps = self.aggregator(visuals, biases, moments, embeds, mask)  # type: ignore[misc]  # only called with use_tta
         with no_autocast(device):
             if config.multi_scale == "multi_a":
-                return _pooled_rows(maps[0], config.num_queries)
+                return _pooled_rows(maps[0], list(config.num_queries))
             return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
 
     def _merging_weights(

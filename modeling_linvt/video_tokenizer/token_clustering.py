@@ -158,7 +158,7 @@ def cluster_tokens(
         number (`int`): Clusters. One that is empty, as where there are fewer tokens, keeps the centre that it had.
         weights (`torch.FloatTensor` of shape `(videos, tokens)`, *optional*): See [`farthest_points`].
         time_weights (`torch.FloatTensor` of shape `(videos, tokens)`, *optional*): What a whole video of time adds to
-            distances between such tokens; [`TIME_WEIGHT`] by default, 3 at most.
+            distances between such tokens; [`TIME_WEIGHT`] by default, 2 at most.
 
     Returns:
         Per cluster and token how much farther the token is from this centre than from the nearest one, in squares of

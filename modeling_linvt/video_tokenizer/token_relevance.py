@@ -64,7 +64,9 @@ class TokenRelevance(nn.Module):
         with no_autocast(keys.device):
             fits = word_token_fits(words, keys)
             relevance = ((fits - fits.amax(2, keepdim=True)) / SOFTNESS).exp()
-            return (relevance - relevance.mean(2, keepdim=True)).amax(1).clamp(min=0)
+            above_mean = (relevance - relevance.mean(2, keepdim=True)).amax(1)
+            # Not `clamp`, which has no gradient at 0, where everything begins.
+            return above_mean.maximum(above_mean.new_zeros(()))
 
 
 def word_token_fits(words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
