@@ -30,7 +30,7 @@ _NOT_WITH_VIDEOS = (
 _CHAT_ARGUMENTS = signature(ProcessorMixin.apply_chat_template).parameters.keys() - {"return_tensors", "kwargs"}
 
 
-class LinVTVideosKwargs(LinVTVideoProcessorKwargs, total=False):
+class LinVTVideosKwargs(LinVTVideoProcessorKwargs, total=False):  # type: ignore[call-arg]  # as for its base
     """
     num_video_tokens (`int`, *optional*, defaults to that of the processor):
         Tokens that each video of the call has in its prompt. Which numbers there are depends on the model: with

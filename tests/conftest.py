@@ -52,6 +52,20 @@ def make_linvt(_image_llms):
 
 
 @pytest.fixture
+def make_untrained(_image_llms, make_linvt):
+    """As `make_linvt`, with the video tokenizer as it is before training."""
+
+    def make(family: str, **video_config):
+        model, processor = make_linvt(family, **video_config)
+        image_llm = copy.deepcopy(_image_llms[family][0])
+        untrained = LinVTForConditionalGeneration.from_image_llm(image_llm, {**SMALL, **video_config})
+        untrained.generation_config = model.generation_config
+        return untrained, processor
+
+    return make
+
+
+@pytest.fixture
 def image_llm(_image_llms):
     """`image_llm(family)`: the image-LLM that `make_linvt` wraps, and its processor."""
 

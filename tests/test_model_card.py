@@ -113,9 +113,9 @@ def test_what_is_not_known_is_said(make_linvt, tmp_path):
     assert "Not known: the image-LLM was given as a folder" in text
 
 
-def test_that_nothing_was_trained_is_read_off_the_weights(make_linvt, tmp_path):
+def test_that_nothing_was_trained_is_read_off_the_weights(make_untrained, tmp_path):
     """Also where LoRA alone was, and in the files of which no shard holds all weights; nothing else says so."""
-    model, processor = make_linvt("llava")
+    model, processor = make_untrained("llava")
     processor.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path, max_shard_size="50KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1

@@ -10,6 +10,7 @@ from tiny_families import FAMILIES, SMALL, VARIANTS, build_image_llm, random_vid
 from linvt import LinVTForConditionalGeneration
 
 
+each_merging = pytest.mark.parametrize("variant", [name for name in VARIANTS if not name.endswith("_random")])
 CLIP_FILE = "examples/shapes.mp4"
 IMAGE_LLM = "docs/small_world_runs/image_llm"
 
@@ -45,16 +46,16 @@ def test_wrap_then_ask(run, video_file, tmp_path, family):
         (4, 12, "64 frame tokens are merged into 12 video tokens"),
     ],
 )
-def test_the_note_is_true_of_short_videos(run, make_linvt, video_file, tmp_path, frames, tokens, said):
-    for part in make_linvt("llava", top_k=64):
+def test_the_note_is_true_of_short_videos(run, make_untrained, video_file, tmp_path, frames, tokens, said):
+    for part in make_untrained("llava", top_k=64):
         part.save_pretrained(tmp_path / "linvt")
     options = ("--model", tmp_path / "linvt", "--num-frames", frames, "--tokens", tokens, "--max-new-tokens", 2)
     code, output, _ = run("ask", video_file(12), "What?", *options)
     assert code == 0 and said in " ".join(output.split())
 
 
-def test_what_is_trained_or_random_says_nothing_of_merging(run, make_linvt, video_file, tmp_path):
-    models = {"random": make_linvt("llava", start="random"), "trained": make_linvt("llava")}
+def test_what_is_trained_or_random_says_nothing_of_merging(run, make_untrained, video_file, tmp_path):
+    models = {"random": make_untrained("llava", start="random"), "trained": make_untrained("llava")}
     models["trained"][0].video_tokenizer.refiner.score_weight.data[0] = 0.01
     for name, parts in models.items():
         for part in parts:
@@ -71,10 +72,10 @@ def test_what_is_trained_or_random_says_nothing_of_merging(run, make_linvt, vide
     assert code == 0 and "untrained" in output and "merge" not in output
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@each_merging
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_one_step_of_training_shows_in_the_weights(make_linvt, ask, tmp_path, variant, dtype):
-    model, processor = make_linvt("llava", **VARIANTS[variant])
+def test_one_step_of_training_shows_in_the_weights(make_untrained, ask, tmp_path, variant, dtype):
+    model, processor = make_untrained("llava", **VARIANTS[variant])
     model.to(dtype).save_pretrained(tmp_path / "fresh")
     model = LinVTForConditionalGeneration.from_pretrained(tmp_path / "fresh", dtype=torch.float32)
     assert model.video_tokenizer.only_merges
@@ -87,13 +88,29 @@ def test_one_step_of_training_shows_in_the_weights(make_linvt, ask, tmp_path, va
     model.to(dtype).save_pretrained(tmp_path / "trained")
     loaded = LinVTForConditionalGeneration.from_pretrained(tmp_path / "trained", dtype=dtype)
     assert not loaded.video_tokenizer.only_merges
-    random, _ = make_linvt("llava", **VARIANTS[variant], start="random")
+    random, _ = make_untrained("llava", **VARIANTS[variant], start="random")
     assert not random.video_tokenizer.only_merges
 
 
-def test_average_tokens_have_nothing_to_train(make_linvt):
+@each_merging
+def test_no_weight_changes_what_is_merged_unseen(make_untrained, ask, variant):
+    """But for the sharpness of the merging itself."""
+    model, processor = make_untrained("llava", **VARIANTS[variant])
+    inputs = ask(processor, random_video(6), "What is it?")
+    with torch.no_grad():
+        merged = model(**inputs).video_tokens
+        for name, parameter in model.video_tokenizer.named_parameters():
+            before = parameter.clone()
+            parameter += torch.randn_like(parameter)
+            seen = not model.video_tokenizer.only_merges
+            changed = not torch.equal(model(**inputs).video_tokens, merged)
+            assert seen or not changed or name == "aggregator.log_sharpness", name
+            parameter.copy_(before)
+
+
+def test_average_tokens_have_nothing_to_train(make_untrained):
     plain = {"use_svr": False, "use_tta": False, "multi_scale": "single", "text_conditioning": False}
-    assert make_linvt("llava", **plain)[0].video_tokenizer.only_merges
+    assert make_untrained("llava", **plain)[0].video_tokenizer.only_merges
 
 
 @pytest.fixture(scope="module")

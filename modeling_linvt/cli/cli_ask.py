@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from linvt.configuration.configuration_linvt import LinVTVideoConfig
     from linvt.progress import Progress
+    from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 
 _PACKAGE = Path(find_spec("linvt").origin)  # type: ignore[arg-type]  # of its __init__.py, and without importing it
 SMALL_MODEL = _PACKAGE.with_name("small_world_model")
@@ -97,7 +97,7 @@ def ask(options: argparse.Namespace) -> dict:
         output = model.generate(**inputs, **limits, streamer=_GenerationProgress(progress))
     prompt_tokens = inputs["input_ids"].shape[1]
     num_frame_tokens = frame_tokens.shape[0] * frame_tokens.shape[1]
-    only_merges, config = model.video_tokenizer.only_merges, model.config.video_tokenizer_config
+    only_merges = model.video_tokenizer.only_merges
     return {
         "video": about_video(options.video, video),
         "frames": [
@@ -107,7 +107,7 @@ def ask(options: argparse.Namespace) -> dict:
         "num_frame_tokens": num_frame_tokens,
         "num_video_tokens": processor.num_video_tokens if options.tokens is None else options.tokens,
         "only_merges": only_merges,
-        "merged_frame_tokens": _num_kept(num_frame_tokens, config) if only_merges else None,
+        "merged_frame_tokens": _num_kept(num_frame_tokens, model.video_tokenizer) if only_merges else None,
         "num_prompt_tokens": prompt_tokens,
         "model": "small-world" if options.model is None else str(options.model),
         "unknown_words": _unknown_words(options.question, processor.tokenizer),
@@ -136,7 +136,8 @@ def show_answer(result: dict) -> str:
     )
 
 
-def _num_kept(num_frame_tokens: int, config: "LinVTVideoConfig") -> int:
+def _num_kept(num_frame_tokens: int, video_tokenizer: "LinVTVideoModel") -> int:
+    config = video_tokenizer.config
     return min(num_frame_tokens, config.top_k) if config.use_svr else num_frame_tokens
 
 

@@ -24,10 +24,6 @@ TOKEN_FOCUS, SHOT_FOCUS, TIME_FOCUS = 1.5, 3.0, 1.7
 RELEVANCE_STEPS = 256  # from 0 to 1, where it moves centres
 
 
-ZERO_AT_FIRST = ("time_weight", "query_proj.weight")
-"""Weights whose zeros leave the clustering as it is. Each of them has a gradient in the first step of a training."""
-
-
 class MergingAggregator(nn.Module):
     """
     Clusters the tokens, and makes one video token of each. The queries are the means of the clusters; layers and text
@@ -54,8 +50,8 @@ class MergingAggregator(nn.Module):
     def init_prior(self) -> None:
         """Makes what is learnt zero; called when all other weights have their first values."""
         init.constant_(self.log_sharpness, math.log(INITIAL_SHARPNESS))
-        for name in ZERO_AT_FIRST:
-            init.zeros_(self.get_parameter(name))
+        init.zeros_(self.time_weight)
+        init.zeros_(self.query_proj.weight)
         if self.relevance is not None:
             init.constant_(self.log_emphasis, math.log(INITIAL_EMPHASIS))
 

@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_tokenizer.merging_aggregation import ZERO_AT_FIRST, MergingAggregator
+from linvt.video_tokenizer.merging_aggregation import MergingAggregator
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.video_tokenizer.token_clustering import token_directions
 from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
@@ -24,8 +24,14 @@ from linvt.video_tokenizer.token_relevance import TokenRelevance
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
 
 
-_LEARNT = {f"aggregator.{name}" for name in (*ZERO_AT_FIRST, "relevance.word_proj.weight")} | {"refiner.score_weight"}
-"""Weights that let anything learnt through; with `start="merge"` they are zero before a training."""
+_ZERO_BEFORE_TRAINING = {
+    "refiner.score_weight",
+    "aggregator.time_weight",
+    "aggregator.query_proj.weight",
+    "aggregator.relevance.word_proj.weight",
+    "aggregator.relevance.word_gate",
+}
+"""Weights by which what is learnt changes W, where the video tokenizer starts from merging."""
 
 
 @dataclass
@@ -297,7 +303,7 @@ def only_merges(config: PreTrainedConfig, weights: Iterable[tuple[str, torch.Ten
     """
     if not isinstance(config, LinVTVideoConfig) or config.start != "merge":
         return False
-    return not any(name in _LEARNT and bool(weight.any()) for name, weight in weights)
+    return not any(name in _ZERO_BEFORE_TRAINING and bool(weight.any()) for name, weight in weights)
 
 
 def _kept(values: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
