@@ -26,7 +26,8 @@ def budget_rows(world: str) -> dict[str, Variant]:
     for number in BUDGETS:
         some = partial(_untrained, world, num_queries=[number])
         rows[f"merging, {number} tokens"] = some()
-        rows[f"merging of {kept} kept, {number} tokens"] = some(use_svr=True, top_k=kept)
+        if number <= kept:
+            rows[f"merging of {kept} kept, {number} tokens"] = some(use_svr=True, top_k=kept)
         rows[f"density peaks, {number} tokens"] = _baseline(world, density_peaks, number)
         rows[f"uniform frames, {number} tokens"] = _baseline(world, uniform_frames, number)
         rows[f"average tokens, {number} tokens"] = some(use_tta=False)
