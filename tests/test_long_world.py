@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_world import long_data
 from small_world.drawing import draw_video
-from small_world.fixed_tokens import PASSES_ON, fixed_tokens
+from small_world.fixed_tokens import PASSES_ON, asked_frames, fixed_tokens
 from small_world.long_data import load_or_make_long_videos
 from small_world.long_questions import LONG_QUESTIONS, long_questions
 from small_world.long_scenes import FRAMES_PER_SHOT, NUM_SHOTS, make_long_video
@@ -248,6 +248,22 @@ def test_tokens_that_were_made_once_are_given_to_the_llm_as_they_are(videos, ima
     embeds[is_video] = pooled.tokens[places, 0].repeat(3, 1)
     expected = base(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits
     assert torch.allclose(model(**batch).logits, expected, atol=1e-4)
+
+
+def test_the_frames_that_tell_are_those_of_the_shots_that_are_asked_about(videos):
+    shown = asked_frames(videos)
+    questions = [(number, question) for number, asked in enumerate(videos.questions) for question in asked]
+    assert [[question] for _, question in questions] == shown.questions
+    for (number, question), place in zip(questions, shown.places, strict=True):
+        of_video = videos.tokens[videos.places[number]].float()
+        found = [(of_video == frame).all((1, 2)).nonzero()[0, 0].item() for frame in shown.tokens[place, 0].split(16)]
+        shots = videos.shot_ids[videos.places[number]][found].tolist()
+        if question.about == "position":
+            assert len(shots) == 1 and shots[0] in question.shots
+        elif question.about == "motion":
+            assert set(shots) == set(question.shots) and found == sorted(found) and len(found) > 1
+        else:
+            assert shots == sorted(question.shots) or (question.about == "count" and not question.shots)
 
 
 def test_flat_videos_have_tokens_only(videos):

@@ -8,11 +8,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from small_world import costs
 from small_world.baselines import all_tokens, density_peaks, random_scores, uniform_frames
+from small_world.compared_rows import COMPARED
 from small_world.paired_difference import paired_difference
+from small_world.pictures import LONG_ROWS, LOSS_ROWS, write_pictures
 from small_world.result_summary import summary, tokens_needed
 from small_world.results import differences_table, write_results
 from small_world.run_results import Results, rows_by_kind
+from small_world.small_image_llm import small_llava, small_processor
 from small_world.svg_chart import line_chart, round_ticks
 from small_world.world_rows import BUDGETS, VARIANTS
 
@@ -202,10 +206,37 @@ def test_tokens_that_merging_needs(runs):
 
 
 def test_every_row_that_is_compared_or_drawn_exists():
-    from small_world.compared_rows import COMPARED
-    from small_world.pictures import LONG_ROWS, LOSS_ROWS
-
     names = {name for pair in COMPARED.values() for name, _ in pair} | {name for name, _ in LONG_ROWS.values()}
     assert names | set(LOSS_ROWS) <= set(VARIANTS)
     for one, other in COMPARED.values():
         assert VARIANTS[one[0]].world == VARIANTS[other[0]].world
+
+
+def test_losses_of_the_second_stage_follow_those_of_the_first(runs, tmp_path):
+    losses = [{"step": step, "loss": loss} for step, loss in ((50, 1.5), (100, 1.0), (50, 0.5), (100, 0.25))]
+    results = Results({"LinVT": [{"losses": losses}]})
+    (line,) = write_pictures(results, tmp_path)
+    chart = ElementTree.parse(tmp_path / "losses.svg")
+    (polyline,) = chart.iter("{http://www.w3.org/2000/svg}polyline")
+    across = [float(point.split(",")[0]) for point in polyline.get("points").split()]
+    assert np.allclose(np.diff(across), np.diff(across)[0], atol=0.2)
+    assert across[0] < across[-1] and "losses.svg" in line
+
+
+def test_costs_are_drawn_by_length(image_llm_of_costs, tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "FRAMES", (16, 32))
+    monkeypatch.setattr(costs, "NUM_TRIES", 1)
+    costs.measure_costs(image_llm_of_costs, tmp_path / costs.COSTS_FILE)
+    results = Results.read(tmp_path)
+    assert results.runs == {} and results.costs["frames"] == [16, 32]
+    held = results.costs["bytes"]
+    assert held["TTA on all tokens"] == [16 * 16 * 96 * 4, 32 * 16 * 96 * 4]
+    assert held["LinVT, 256 tokens kept"] == [256 * 96 * 4] * 2
+    assert all(second > 0 for seconds in results.costs["seconds"].values() for second in seconds)
+    assert len(write_pictures(results, tmp_path / "pictures")) == 2
+
+
+@pytest.fixture
+def image_llm_of_costs(tmp_path):
+    small_llava(small_processor()).save_pretrained(tmp_path / "image-llm")
+    return str(tmp_path / "image-llm")

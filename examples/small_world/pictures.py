@@ -45,11 +45,14 @@ def _pictures(results: Results) -> Iterator[tuple[str, str, str, str, dict, bool
     for about in ("needle", "order"):
         by_length = {label: results.by_length(*row, about) for label, row in LONG_ROWS.items()}
         yield f"{about}_length", f"Long world: {about}", "shots", right, by_length, True
-    losses = {
-        name: [(log["step"], log["loss"]) for log in run["losses"]]
-        for name in LOSS_ROWS
-        for run in results.runs.get(name, [])[:1]
-    }
+    for unit, factor in (("seconds", 1), ("bytes", 2**-20)) if results.costs else ():
+        series = {
+            name: [(frames, value * factor) for frames, value in zip(results.costs["frames"], values, strict=True)]
+            for name, values in results.costs[unit].items()
+        }
+        label = {"seconds": "seconds per question", "bytes": "MiB held per video"}[unit]
+        yield f"{unit}_length", f"Cost by length: {unit}", "frames", label, series, True
+    losses = {name: _stage_after_stage(run["losses"]) for name in LOSS_ROWS for run in results.runs.get(name, [])[:1]}
     yield "losses", "Loss, seed 0, stage after stage", "step", "loss", losses, False
 
 
@@ -62,3 +65,14 @@ def _by_budget(results: Results, world: str) -> dict[str, list[tuple[float, floa
         points = {run["num_video_tokens"]: run["untrained"]["videos"]["mean"] for found in runs for run in found}
         series[maker] = sorted(points.items())
     return series
+
+
+def _stage_after_stage(losses: list[dict]) -> list[tuple[float, float]]:
+    """Loss by step, where the steps of a second stage, which begin anew, follow those of the first."""
+    points, done, before = [], 0, 0
+    for log in losses:
+        if log["step"] <= before:
+            done += before
+        before = log["step"]
+        points.append((done + before, log["loss"]))
+    return points
