@@ -210,3 +210,12 @@ def test_the_small_model_is_saved_whole(options):
     folder = f"{options.output}/model"
     assert LinVTForConditionalGeneration.from_pretrained(folder).config.num_video_tokens == 28
     assert LinVTProcessor.from_pretrained(folder).video_processor.num_frames == 16
+
+
+def test_last_first_gives_the_same_tokens_in_reverse(options):
+    tokens = []
+    for last_first in (False, True):
+        run = Run(replace(VARIANTS["merging, 28 tokens"], last_first=last_first), 0, options)
+        made = run._videos("test")
+        tokens.append(made.tokens.unflatten(0, (len(made.num_frames), -1)))
+    assert torch.equal(tokens[1], tokens[0].flip(1)) and not torch.equal(tokens[1], tokens[0])

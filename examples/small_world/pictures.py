@@ -11,6 +11,7 @@ from small_world.world_rows import BUDGETS, KEPT
 # Rows that are compared by length and by place of the needle, and in which stage.
 LONG_ROWS = {
     "merging, 28": ("long, merging, 28 tokens", "untrained"),
+    "merging, 28, last first": ("long, merging, last first", "untrained"),
     "merging, 56": ("long, merging, 56 tokens", "untrained"),
     "merging of 256, 28": ("long, merging of 256 kept, 28 tokens", "untrained"),
     "density peaks, 28": ("long, density peaks, 28 tokens", "untrained"),

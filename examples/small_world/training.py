@@ -142,6 +142,8 @@ class Run:
         size = self.model.config.video_tokenizer_config.embedding_size
         config = LinVTVideoConfig(**{**self.variant.video_tokenizer, "embedding_size": size})
         tokenizer = LinVTVideoModel(config).eval()
+        if self.variant.last_first:
+            return lambda *inputs: tokenizer(*inputs).video_tokens.flip(1)
         return lambda *inputs: tokenizer(*inputs).video_tokens
 
     def _projector(self) -> torch.nn.Module:

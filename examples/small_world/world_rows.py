@@ -117,6 +117,7 @@ VARIANTS = {
     **ablations(),
     "long, question only": Variant(("long, trained",), None, seeds=3, aligns=False, world="long"),
     "long, frames that tell": replace(_untrained("long"), shows_asked_frames=True),
+    "long, merging, last first": replace(_untrained("long"), last_first=True),
     **{f"long, {name}": row for name, row in {**budget_rows("long"), **trained_rows("long")}.items()},
     **{f"long, {name}": row for name, row in from_random_weights("long").items()},
 }
