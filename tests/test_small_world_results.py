@@ -224,14 +224,14 @@ def test_losses_of_the_second_stage_follow_those_of_the_first(runs, tmp_path):
 
 
 def test_costs_are_drawn_by_length(image_llm_of_costs, tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "FRAMES", (16, 32))
+    monkeypatch.setattr(costs, "FRAMES", (16, 64))
     monkeypatch.setattr(costs, "NUM_TRIES", 1)
     costs.measure_costs(image_llm_of_costs, tmp_path / costs.COSTS_FILE)
     results = Results.read(tmp_path)
-    assert results.runs == {} and results.costs["frames"] == [16, 32]
+    assert results.runs == {} and results.costs["frames"] == [16, 64]
     held = results.costs["bytes"]
-    assert held["TTA on all tokens"] == [16 * 16 * 96 * 4, 32 * 16 * 96 * 4]
-    assert held["LinVT, 256 tokens kept"] == [256 * 96 * 4] * 2
+    assert held["TTA on all tokens"] == [16 * 16 * 96 * 4, 64 * 16 * 96 * 4]
+    assert held["LinVT, 512 tokens kept"] == [256 * 96 * 4, 512 * 96 * 4]
     assert all(second > 0 for seconds in results.costs["seconds"].values() for second in seconds)
     assert len(write_pictures(results, tmp_path / "pictures")) == 2
 

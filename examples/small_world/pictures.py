@@ -13,7 +13,7 @@ LONG_ROWS = {
     "merging, 28": ("long, merging, 28 tokens", "untrained"),
     "merging, 28, last first": ("long, merging, last first", "untrained"),
     "merging, 56": ("long, merging, 56 tokens", "untrained"),
-    "merging of 256, 28": ("long, merging of 256 kept, 28 tokens", "untrained"),
+    f"merging of {KEPT['long']}, 28": (f"long, merging of {KEPT['long']} kept, 28 tokens", "untrained"),
     "density peaks, 28": ("long, density peaks, 28 tokens", "untrained"),
     "uniform frames, 28": ("long, uniform frames, 28 tokens", "untrained"),
     "merging, LoRA": ("long, merging, LoRA alone", "tuned"),
