@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from small_world.costs import COSTS_FILE, measure_costs
 from small_world.results import write_results
 from small_world.training import Options, Run
 from small_world.world_rows import VARIANTS
@@ -21,7 +22,8 @@ from transformers import HfArgumentParser
 @dataclass
 class Selection:
     only: list[str] | None = None  # names of variants; all by default
-    write: str | None = None  # Markdown file for the tables
+    costs: bool = False  # whether to measure what longer videos cost, on a machine that does nothing else
+    write: str | None = None  # Markdown file for the tables; its pictures go into a folder beside it
 
 
 def main(options: Options, selection: Selection) -> None:
@@ -31,6 +33,8 @@ def main(options: Options, selection: Selection) -> None:
     for name in names:
         for seed in range(VARIANTS[name].seeds):
             run_once(name, seed, options, folder)
+    if selection.costs:
+        measure_costs(options.image_llm, folder / COSTS_FILE)
     if selection.write is not None:
         write_results(folder, Path(selection.write))
 

@@ -165,7 +165,14 @@ def test_splits_share_no_phrasing_but_all_words():
     for split in SPLITS:
         rng = np.random.default_rng(0)
         for about in ASK:
-            words = {"kind": "KIND", "colour": "COLOUR", "name": "NAME", "one": "ONE", "other": "OTHER"}
+            words = {
+                "kind": "KIND",
+                "colour": "COLOUR",
+                "name": "NAME",
+                "one": "ONE",
+                "other": "OTHER",
+                "third": "THIRD",
+            }
             phrasings[split] |= {ask(about, split, rng, **words) for _ in range(300)}
     assert sum(map(len, phrasings.values())) == len(ASK) * 4 * len(AROUND) == len(set.union(*phrasings.values()))
     words = {split: {word for text in texts for word in text.split()} for split, texts in phrasings.items()}

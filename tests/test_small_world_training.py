@@ -4,15 +4,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import paper_tables
 import pytest
 import torch
 import train_small_image_llm
 import train_small_world
 from filelock import FileLock
+from small_world import long_data
 from small_world.picture_chats import shuffle_tokens
 from small_world.results import write_results
-from small_world.training import Options, Run
+from small_world.run_results import STAGES
+from small_world.training import Options, Run, in_batches_of_one_size
 from small_world.video_rows import album_rows, picture_rows
 from small_world.world_rows import VARIANTS
 from transformers import AutoModelForImageTextToText
@@ -41,7 +44,13 @@ def image_llm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def options(image_llm, tmp_path_factory):
     sizes = {"steps": 4, "videos": 6, "test_videos": 3, "test_pictures": 6, "batch_size": 4}
+    sizes |= {"long_videos": 2, "long_test_videos": 1}  # of 16 and 32 shots
     return Options(image_llm, str(tmp_path_factory.mktemp("tables")), **sizes)
+
+
+@pytest.fixture(autouse=True)
+def files_of_two(monkeypatch):
+    monkeypatch.setattr(long_data, "VIDEOS_PER_FILE", 2)
 
 
 def test_tokens_of_every_other_picture_are_shuffled_in_training_only():
@@ -52,6 +61,21 @@ def test_tokens_of_every_other_picture_are_shuffled_in_training_only():
     assert torch.equal(shuffled[::2], tokens[::2]) and not torch.equal(shuffled[1::2], tokens[1::2])
     assert torch.equal(shuffled.sort(1).values, tokens)
     assert torch.equal(projector.eval()(tokens), tokens)
+
+
+def expected_tokens(name: str, world: str) -> int:
+    """Video tokens of a row, told by its name."""
+    name = name.removeprefix("long, ")
+    expected = {"question only": 0, "average tokens": 16, "all frame tokens": 256, "queries doubled": 56}
+    expected |= {"queries halved": 14, "RED-VILLM, 8 frames": 8 + 16, "RED-VILLM, 32 frames": 32 + 16}
+    expected |= {"RED-VILLM, temporal pooling": 16, "RED-VILLM, spatial pooling": 16}
+    expected |= {"RED-VILLM, 4 spatial tokens": 16 + 4, "uniform frames, LoRA alone": 32}
+    expected |= dict.fromkeys(("all tokens", "all tokens, LoRA alone"), 1024 if world == "long" else 256)
+    expected["frames that tell"] = 5 * 16  # of the shot in which something moves, in the first test video
+    if name.endswith(" tokens") and name.split()[-2].isdecimal() and not name.startswith("RED-VILLM"):
+        number = int(name.split()[-2])
+        return -(-number // 16) * 16 if name.startswith("uniform") else number
+    return expected.get(name.removeprefix("from merging, "), 32 if name.startswith("RED-VILLM") else 28)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -65,17 +89,30 @@ def test_every_row_of_the_tables_can_be_run(options, name, monkeypatch):
 
     monkeypatch.setattr("small_world.training.VideoSFTTrainer", Recorded)
     result = json.loads(json.dumps(Run(variant, 0, options).result()))
-    assert ("aligned" in result, "tuned" in result) == (variant.aligns, variant.tunes_llm)
-    shares = result["tuned" if variant.tunes_llm else "aligned"]
-    assert set(shares) == {"videos", "pictures"} and result["num_questions"]["pictures"] == 6
-    expected = {"question only": 0, "average tokens": 16, "all frame tokens": 256, "queries doubled": 56}
-    expected |= {"queries halved": 14, "RED-VILLM, 8 frames": 8 + 16, "RED-VILLM, 32 frames": 32 + 16}
-    expected |= {"RED-VILLM, temporal pooling": 16, "RED-VILLM, spatial pooling": 16}
-    assert result["num_video_tokens"] == expected.get(name, 16 + 16 if name.startswith("RED-VILLM") else 28)
+    stages = ["aligned"] * variant.aligns + ["tuned"] * variant.tunes_llm or ["untrained"]
+    assert [stage for stage in STAGES if stage in result] == stages == list(result["right"])
+    for stage in stages:
+        assert set(result[stage]) == {"videos", "pictures"} and result["num_questions"]["pictures"] == 6
+        for kind, number in result["num_questions"].items():
+            answers = result["right"][stage][kind]
+            assert sum(map(len, answers.values())) == number and set("".join(answers.values())) <= {"0", "1"}
+            shares = {about: 100 * found.count("1") / len(found) for about, found in answers.items()}
+            assert {about: result[stage][kind][about] for about in shares} == pytest.approx(shares)
+    assert result["num_video_tokens"] == expected_tokens(name, variant.world)
     assert result["options"] == options.settings(variant.world)
     # LinVT's first stage alone contrasts; RED-VILLM has no such loss.
-    stages = {(True, True): [0.1, 0.0], (True, False): [0.0], (False, True): [0.0]}
+    stages = {(True, True): [0.1, 0.0], (True, False): [0.0], (False, True): [0.0], (False, False): []}
     assert contrastive_weights == stages[variant.aligns, variant.tunes_llm]
+
+
+def test_batches_have_one_size():
+    rng = np.random.default_rng(3)
+    sizes = rng.choice([0, 7, 9, 11], 100).tolist()
+    order = in_batches_of_one_size(sizes, 4, seed=1)
+    assert len(set(order)) == len(order) >= 100 - 3 * 3
+    batches = [[sizes[number] for number in order[start : start + 4]] for start in range(0, len(order), 4)]
+    assert all(len(set(batch) - {0}) <= 1 for batch in batches) and len(order) % 4 == 0
+    assert order != sorted(order) and order != in_batches_of_one_size(sizes, 4, seed=2)
 
 
 def test_a_stage_of_no_steps_is_left_out(options):
@@ -124,6 +161,7 @@ def test_tables_say_what_was_not_run(tmp_path):
             "video_tokenizer_parameters": 5000,
             "seconds": 60,
             "options": {},
+            "losses": [],
         }
         run["tuned"] = {
             "videos": {
@@ -172,3 +210,12 @@ def test_the_small_model_is_saved_whole(options):
     folder = f"{options.output}/model"
     assert LinVTForConditionalGeneration.from_pretrained(folder).config.num_video_tokens == 28
     assert LinVTProcessor.from_pretrained(folder).video_processor.num_frames == 16
+
+
+def test_last_first_gives_the_same_tokens_in_reverse(options):
+    tokens = []
+    for last_first in (False, True):
+        run = Run(replace(VARIANTS["merging, 28 tokens"], last_first=last_first), 0, options)
+        made = run._videos("test")
+        tokens.append(made.tokens.unflatten(0, (len(made.num_frames), -1)))
+    assert torch.equal(tokens[1], tokens[0].flip(1)) and not torch.equal(tokens[1], tokens[0])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from small_world.flat_videos import FlatVideos
+from small_world.questions import Question
 from small_world.video_data import VideoSet
 from tqdm import tqdm
 
@@ -43,12 +44,39 @@ def fixed_tokens(videos: VideoSet | FlatVideos, make: Callable[..., torch.Tensor
                 grid = tuple(inputs["video_token_grid"][0].tolist())
                 made |= zip(some, make(tokens, grid, times / 1000, shots), strict=True)
                 progress.update(len(some))
-    num_tokens = [len(made[number]) for number in range(len(made))]
+    return _passed_on([made[number] for number in range(len(made))], videos.questions)
+
+
+def asked_frames(videos: FlatVideos) -> FlatVideos:
+    """
+    Shows of each question about a long video the frames alone that tell the answer: what an image-LLM knows that needs
+    no video tokenizer. Each question is a video of its own, so they stand in the same order.
+
+    Returns:
+        [`FlatVideos`] of the tokens of a frame in the middle of each shot that is asked about, of all frames of the
+        shot in which something moves.
+    """
+    tokens, questions = [], []
+    for number, place in enumerate(videos.places):
+        shots, of_video = videos.shot_ids[place], videos.tokens[place].float()
+        for question in videos.questions[number]:
+            told_by = sorted(question.shots)[:1] if question.about == "position" else sorted(question.shots)
+            frames = [(shots == shot).nonzero()[:, 0] for shot in told_by or [0]]
+            if question.about != "motion":
+                frames = [of_shot[len(of_shot) // 2, None] for of_shot in frames]
+            tokens.append(of_video[torch.cat(frames)].flatten(0, 1))
+            questions.append([question])
+    return _passed_on(tokens, questions)
+
+
+def _passed_on(tokens: list[torch.Tensor], questions: list[list[Question]]) -> FlatVideos:
+    """Videos whose frames have one token each: a video token."""
+    num_tokens = [len(some) for some in tokens]
     return FlatVideos(
-        tokens=torch.cat([made[number] for number in range(len(made))])[:, None],
+        tokens=torch.cat(tokens)[:, None],
         milliseconds=torch.cat([1000 * torch.arange(number) for number in num_tokens]),
         shot_ids=torch.zeros(sum(num_tokens), dtype=torch.long),
         num_frames=num_tokens,
         grid=(1, 1),
-        questions=videos.questions,
+        questions=questions,
     )

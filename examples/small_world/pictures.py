@@ -11,8 +11,9 @@ from small_world.world_rows import BUDGETS, KEPT
 # Rows that are compared by length and by place of the needle, and in which stage.
 LONG_ROWS = {
     "merging, 28": ("long, merging, 28 tokens", "untrained"),
+    "merging, 28, last first": ("long, merging, last first", "untrained"),
     "merging, 56": ("long, merging, 56 tokens", "untrained"),
-    "merging of 256, 28": ("long, merging of 256 kept, 28 tokens", "untrained"),
+    f"merging of {KEPT['long']}, 28": (f"long, merging of {KEPT['long']} kept, 28 tokens", "untrained"),
     "density peaks, 28": ("long, density peaks, 28 tokens", "untrained"),
     "uniform frames, 28": ("long, uniform frames, 28 tokens", "untrained"),
     "merging, LoRA": ("long, merging, LoRA alone", "tuned"),
@@ -45,11 +46,14 @@ def _pictures(results: Results) -> Iterator[tuple[str, str, str, str, dict, bool
     for about in ("needle", "order"):
         by_length = {label: results.by_length(*row, about) for label, row in LONG_ROWS.items()}
         yield f"{about}_length", f"Long world: {about}", "shots", right, by_length, True
-    losses = {
-        name: [(log["step"], log["loss"]) for log in run["losses"]]
-        for name in LOSS_ROWS
-        for run in results.runs.get(name, [])[:1]
-    }
+    for unit, factor in (("seconds", 1), ("bytes", 2**-20)) if results.costs else ():
+        series = {
+            name: [(frames, value * factor) for frames, value in zip(results.costs["frames"], values, strict=True)]
+            for name, values in results.costs[unit].items()
+        }
+        label = {"seconds": "seconds per question", "bytes": "MiB held per video"}[unit]
+        yield f"{unit}_length", f"Cost by length: {unit}", "frames", label, series, True
+    losses = {name: _stage_after_stage(run["losses"]) for name in LOSS_ROWS for run in results.runs.get(name, [])[:1]}
     yield "losses", "Loss, seed 0, stage after stage", "step", "loss", losses, False
 
 
@@ -62,3 +66,14 @@ def _by_budget(results: Results, world: str) -> dict[str, list[tuple[float, floa
         points = {run["num_video_tokens"]: run["untrained"]["videos"]["mean"] for found in runs for run in found}
         series[maker] = sorted(points.items())
     return series
+
+
+def _stage_after_stage(losses: list[dict]) -> list[tuple[float, float]]:
+    """Loss by step, where the steps of a second stage, which begin anew, follow those of the first."""
+    points, done, before = [], 0, 0
+    for log in losses:
+        if log["step"] <= before:
+            done += before
+        before = log["step"]
+        points.append((done + before, log["loss"]))
+    return points

@@ -63,4 +63,4 @@ def tokens_needed(results: Results, accuracy: float | None) -> str:
 
 def _by_place(results: Results, name: str, stage: str) -> str:
     shares = [share for _, share in results.by_place(name, stage)]
-    return f"{min(shares):.1f} to {max(shares):.1f} percent, by eighth of the video" if shares else ""
+    return f"{min(shares):.1f} to {max(shares):.1f} percent" if shares else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+from small_world.costs import COSTS_FILE
 from small_world.long_questions import long_questions
 from small_world.long_scenes import NUM_SHOTS
 from small_world.paired_difference import Difference, paired_difference
@@ -24,19 +25,21 @@ class Results:
     """The runs of each variant that has any, in the order of their seeds."""
 
     runs: dict[str, list[dict]]
+    costs: dict | None = None  # what `measure_costs` wrote
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
         """Reads a folder; a `ValueError` if runs of one world were made with different options."""
         runs, options = defaultdict(list), defaultdict(set)
-        for file in sorted(folder.glob("*.json")):
+        costs = folder / COSTS_FILE
+        for file in sorted(set(folder.glob("*.json")) - {costs}):
             run = json.loads(file.read_text())
             runs[run["variant"]].append(run)
             options[VARIANTS[run["variant"]].world].add(json.dumps(run["options"], sort_keys=True))
         for found in options.values():
             if len(found) > 1:
                 raise ValueError(f"The runs in {folder} cannot be compared, with their options {' and '.join(found)}.")
-        return cls(runs)
+        return cls(runs, json.loads(costs.read_text()) if costs.exists() else None)
 
     def of(self, name: str, stage: str) -> list[dict]:
         """Runs of a variant that have this stage."""

@@ -33,7 +33,7 @@ def line_chart(
     y_ticks = round_ticks([y for points in series.values() for _, y in points])
     x_ticks = xs if logarithmic or len(xs) <= 10 else [tick for tick in round_ticks(xs) if tick <= xs[-1]]
     scale = math.log2 if logarithmic else float
-    first, last = scale(xs[0]), scale(xs[-1])
+    first, last = scale(min(xs[0], x_ticks[0])), scale(xs[-1])
 
     def across(x: float) -> float:
         share = (scale(x) - first) / (last - first) if last > first else 0.5

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from small_world.accuracy import right_by_kind, shares
-from small_world.fixed_tokens import PASSES_ON, fixed_tokens
+from small_world.fixed_tokens import PASSES_ON, asked_frames, fixed_tokens
 from small_world.flat_videos import FlatVideos
 from small_world.long_data import load_or_make_long_videos
 from small_world.variants import LINVT, Variant
@@ -129,6 +130,8 @@ class Run:
         else:
             number = options.videos if split == "train" else options.test_videos
             videos = VideoSet.load_or_make(folder, split, number, self.variant.num_frames, options.image_llm)
+        if self.variant.shows_asked_frames:
+            return asked_frames(videos)
         return fixed_tokens(videos, self._make_tokens()) if self.is_fixed else videos
 
     def _make_tokens(self) -> Callable[..., torch.Tensor]:
@@ -139,6 +142,8 @@ class Run:
         size = self.model.config.video_tokenizer_config.embedding_size
         config = LinVTVideoConfig(**{**self.variant.video_tokenizer, "embedding_size": size})
         tokenizer = LinVTVideoModel(config).eval()
+        if self.variant.last_first:
+            return lambda *inputs: tokenizer(*inputs).video_tokens.flip(1)
         return lambda *inputs: tokenizer(*inputs).video_tokens
 
     def _projector(self) -> torch.nn.Module:
@@ -154,6 +159,13 @@ class Run:
             return []
         if self.variant.fresh_projector:
             self._projector().requires_grad_(True)
+        collator = self._collator(rows, "train", videos)
+        sizes = [collator.num_video_tokens_of(row) for row in rows]
+        numbers = list(range(len(rows)))
+        # A batch has equally many video tokens for each video, so where they differ the batches are made up here.
+        differ = len(set(sizes) - {0}) > 1
+        if differ:
+            numbers = in_batches_of_one_size(sizes, self.options.batch_size, self.seed)
         trainer = VideoSFTTrainer(
             self.model,
             SFTConfig(
@@ -169,15 +181,15 @@ class Run:
                 gradient_checkpointing=False,
                 logging_steps=50,
                 # Captions are several times as long as other answers, and contrast with each other.
-                train_sampling_strategy="group_by_length",
+                train_sampling_strategy="sequential" if differ else "group_by_length",
                 length_column_name="length",
                 save_strategy="no",
                 report_to="none",
                 seed=self.seed,
             ),
             contrastive_weight=contrastive_weight,
-            data_collator=self._collator(rows, "train", videos),
-            train_dataset=Dataset.from_dict({"row": range(len(rows)), "length": [_length(row) for row in rows]}),
+            data_collator=collator,
+            train_dataset=Dataset.from_dict({"row": numbers, "length": [_length(rows[number]) for number in numbers]}),
             processing_class=self.processor,
         )
         trainer.train()
@@ -195,6 +207,21 @@ class Run:
         right = {kind: right_by_kind(self.model, asked) for kind, asked in questions.items()}
         result["right"][stage] = right
         result[stage] = {kind: shares(answers) for kind, answers in right.items()}
+
+
+def in_batches_of_one_size(sizes: list[int], batch_size: int, seed: int) -> list[int]:
+    """
+    Shuffles rows so that those of each `batch_size` in turn have one size, and leaves out those that fill no batch.
+    Rows of size 0, which are about no video, go with any.
+    """
+    rng = np.random.default_rng(seed)
+    known = sorted(set(sizes) - {0})
+    drawn = [size or known[int(rng.integers(len(known)))] for size in sizes]
+    batches = []
+    for size in known:
+        numbers = rng.permutation([number for number, of_row in enumerate(drawn) if of_row == size])
+        batches += [numbers[end - batch_size : end] for end in range(batch_size, len(numbers) + 1, batch_size)]
+    return [int(number) for batch in rng.permutation(len(batches)) for number in batches[batch]]
 
 
 def _length(row: Row) -> int:

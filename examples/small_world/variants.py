@@ -43,6 +43,9 @@ class Variant:
             the video tokenizer never learns, so its video tokens are made once.
         tunes_llm (`bool`): Whether LoRA on the LLM learns in a second stage, or from the start if there is no first.
         world (`str`): The world of the videos, `"small"` or `"long"`.
+        last_first (`bool`): Whether video tokens that never change are given to the LLM in reverse order, which tells
+            what the place in the video does from what the place in the prompt does.
+        shows_asked_frames (`bool`): Whether the LLM is given the frames that tell the answer; see `asked_frames`.
         baseline (`Callable`, *optional*): Makes W in place of the video tokenizer; see `baselines.py`.
         reads (`str`, *optional*): What the video tokenizer is given; see `VideoSet.model_inputs`.
         max_test_videos (`int`, *optional*): For a row that needs hours for all: how many videos it is asked about.
@@ -56,6 +59,8 @@ class Variant:
     aligns: bool = True
     tunes_llm: bool = True
     world: str = "small"
+    last_first: bool = False
+    shows_asked_frames: bool = False
     baseline: Callable[..., torch.Tensor] | None = None
     reads: str | None = None
     max_test_videos: int | None = None
