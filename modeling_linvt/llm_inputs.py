@@ -125,7 +125,7 @@ class LLMInputsMixin(VideoEncodingMixin):
         gathered = embeds.detach().flatten(0, 1)[torch.cat(places).to(embeds.device)]
         return list(gathered.split([len(place) for place in places]))
 
-    def contrastive_loss(
+    def contrastive_pairs(
         self,
         features: LinVTVideoFeatures | None,
         embeds: torch.Tensor | None,
@@ -133,11 +133,14 @@ class LLMInputsMixin(VideoEncodingMixin):
         mm_token_type_ids: torch.Tensor | None,
         instruction_turns: torch.Tensor | None,
         labels: torch.LongTensor,
-    ) -> torch.Tensor:
-        """Contrasts the videos of prompts with their answers; to learn relevance, with their instructions as well."""
+    ) -> tuple:
+        """
+        Returns what `contrast` is given: the videos of prompts and their answers; to learn relevance, words of the
+        instructions and the answers, and what they are compared with.
+        """
         is_video = None if features is None else mm_token_type_ids == VIDEO
         if not isinstance(self.contrast, LateInteractionContrast):
-            return self.contrast(None if features is None else embeds, is_video, labels)
+            return None if features is None else embeds, is_video, labels
         device, relevance = self.contrast.logit_scale.device, self.video_tokenizer.aggregator.relevance
         labels = labels.to(device)
         words, keys, text_ids = torch.zeros(0, 1, relevance.size, device=device), [], labels.new_zeros(0)
@@ -152,7 +155,7 @@ class LLMInputsMixin(VideoEncodingMixin):
                 words = self.video_tokenizer.aggregator.encode_words(*pad_texts(texts, device))
                 keys = [torch.cat(per_row[row]).to(device) for row in rows]
                 text_ids = hash_texts(input_ids.to(device)[rows], is_text[rows])
-        return self.contrast(keys, words, text_ids)
+        return keys, words, text_ids
 
     def _check_prompts(
         self,

@@ -303,9 +303,8 @@ class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationM
             outputs = self.image_llm(labels=labels, return_dict=True, **inputs)
         added = {}
         if return_contrastive_loss:
-            added["contrastive_loss"] = self.contrastive_loss(
-                features, embeds, input_ids, mm_token_type_ids, instruction_turns, labels
-            )
+            texts = (input_ids, mm_token_type_ids, instruction_turns, labels)
+            added["contrastive_loss"] = self.contrast(*self.contrastive_pairs(features, embeds, *texts))
         if outputs.loss is not None:
             added["loss"] = outputs.loss + ranks.zero.to(outputs.loss.device)
         if features is not None:

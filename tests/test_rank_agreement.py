@@ -1,6 +1,7 @@
 """Batches without videos in training, and two processes with sharded weights whose batches differ in kind."""
 
 import copy
+from itertools import islice
 
 import pytest
 import torch
@@ -87,13 +88,42 @@ def test_nothing_runs_on_blank_inputs_in_evaluation_or_without_labels(make_linvt
         model(**inputs)
 
 
-def test_the_contrastive_loss_is_that_of_what_the_llm_reads(make_linvt):
-    model, processor = make_linvt("llava")
+def pairs_of(model, batch: dict) -> tuple:
+    """What is contrasted: for `start="random"` what the LLM reads, else words of each row and what they look for."""
+    inputs, features = model.get_llm_inputs(**{name: value for name, value in batch.items() if name != "labels"})
+    embeds, is_video, labels = inputs["inputs_embeds"], batch["mm_token_type_ids"] == 2, batch["labels"]
+    if model.config.video_tokenizer_config.start == "random":
+        return embeds, is_video, labels
+    is_text = (labels != -100) | ((batch["instruction_turns"] > 0) & (batch["mm_token_type_ids"] == 0))
+    keys, words, videos = [], [], iter(features.relevance_keys)
+    texts = []
+    for row in range(len(labels)):
+        number = int(is_video[row].sum()) // model.config.num_video_tokens
+        if number:
+            keys.append(torch.cat([next(videos) for _ in range(number)]))
+            text = embeds[row, is_text[row]].detach()[None]
+            words.append(model.video_tokenizer.aggregator.encode_words(text, torch.ones(text.shape[:2]).bool())[0])
+            texts.append(batch["input_ids"][row, is_text[row]].tolist())
+    return keys, pad_sequence(words, True), torch.tensor([texts.index(text) for text in texts])
+
+
+def joined(pairs: list[tuple]) -> tuple:
+    """The pairs of two ranks as those of one."""
+    first, second, third = zip(*pairs, strict=True)
+    if isinstance(first[0], list):
+        texts = third[0] if len(third) == 1 else torch.cat([third[0], third[1] + len(third[0])])
+        return sum(first, []), pad_sequence([word for words in second for word in words], True), texts
+    rows = ([row for part in parts for row in part] for parts in (first, second, third))
+    return *(pad_sequence(part, True) for part in islice(rows, 2)), pad_sequence(next(rows), True, -100)
+
+
+@pytest.mark.parametrize("start", ["merge", "random"])
+def test_the_contrastive_loss_is_that_of_what_the_llm_reads(make_linvt, start):
+    model, processor = make_linvt("llava", start=start)
     inputs = chats(processor, (random_video(5), "What?"), (random_video(3, 1), "Where?"), ("Hello?",))
     output = model(**inputs, return_contrastive_loss=True)
     assert torch.equal(output.loss, model(**inputs).loss)
-    embeds = model.get_llm_inputs(**{name: value for name, value in inputs.items() if name != "labels"})[0]
-    expected = model.contrast(embeds["inputs_embeds"], inputs["mm_token_type_ids"] == 2, inputs["labels"])
+    expected = model.contrast(*pairs_of(model, inputs))
     assert expected > 0 and torch.equal(output.contrastive_loss, expected)
     assert model(**text_only(processor), return_contrastive_loss=True).contrastive_loss.item() == 0
     with pytest.raises(ValueError, match="needs labels"):
@@ -102,26 +132,19 @@ def test_the_contrastive_loss_is_that_of_what_the_llm_reads(make_linvt):
 
 def one_process(model, batches: tuple[dict, dict]) -> tuple[list, dict]:
     """The losses of both batches, and the gradients of their mean plus the contrastive loss of the joined rows."""
-    losses, embeds, is_video, labels = [], [], [], []
-    for batch in batches:
-        losses.append(model(**batch).loss)
-        if "pixel_values_videos" in batch:
-            inputs, _ = model.get_llm_inputs(**{name: value for name, value in batch.items() if name != "labels"})
-            embeds += inputs["inputs_embeds"]
-            is_video += batch["mm_token_type_ids"] == 2
-            labels += batch["labels"]
+    losses = [model(**batch).loss for batch in batches]
+    pairs = [pairs_of(model, batch) for batch in batches if "pixel_values_videos" in batch]
     loss = (losses[0] + losses[1]) / 2
-    if embeds:
-        padded = [pad_sequence(embeds, True), pad_sequence(is_video, True), pad_sequence(labels, True, -100)]
-        loss = loss + model.contrast(*padded)
+    if pairs:
+        loss = loss + model.contrast(*joined(pairs))
     loss.backward()
     return [loss.detach() for loss in losses], gradients(model)
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
-def test_ranks_with_sharded_weights_and_batches_of_different_kinds(make_linvt, tmp_path, family):
+@pytest.mark.parametrize(("family", "start"), [("llava", "merge"), ("qwen2_vl", "merge"), ("llava", "random")])
+def test_ranks_with_sharded_weights_and_batches_of_different_kinds(make_linvt, tmp_path, family, start):
     """The gradients are those of the same batches on one process; a rank that waits for ever fails the test."""
-    model, processor = make_linvt(family)
+    model, processor = make_linvt(family, start=start)
     model.config.frames_per_batch = 2
     model.config.video_tokenizer_config.top_k = 10_000  # all, for one process would draw others than two
     long, short = random_video(9), random_video(1, 1)

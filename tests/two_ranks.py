@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from linvt import LinVTForConditionalGeneration
 from linvt.contrastive_loss import VideoTextContrast
+from linvt.late_interaction import LateInteractionContrast
 
 
 def on_two_ranks(function, folder: Path, inputs, timeout_seconds: float = 240) -> list:
@@ -68,6 +69,25 @@ def contrastive_gradients(cases: list[tuple[dict, dict]]) -> list[dict]:
         loss = model(**part)
         loss.backward()
         results.append({"loss": loss.detach(), **gradients(model.module)})
+    return results
+
+
+def late_interaction_gradients(cases: list[list[dict]]) -> list[dict]:
+    """Per case the loss, and the gradients of a weight that words and keys pass; their mean over the ranks."""
+    results = []
+    for parts in cases:
+        part = parts[dist.get_rank() if dist.is_initialized() else 0]
+        weight = torch.eye(part["words"].shape[-1], requires_grad=True)
+        contrast = LateInteractionContrast().requires_grad_()
+        keys = [tokens @ weight for tokens in part["keys"]]
+        loss = contrast(keys, part["words"] @ weight, part["text_ids"])
+        loss.backward()
+        found = {"loss": loss.detach(), "weight": weight.grad, "logit_scale": contrast.logit_scale.grad}
+        if dist.is_initialized():
+            for name in ("weight", "logit_scale"):
+                dist.all_reduce(found[name])
+                found[name] /= dist.get_world_size()
+        results.append(found)
     return results
 
 
