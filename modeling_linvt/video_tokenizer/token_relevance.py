@@ -56,17 +56,22 @@ class TokenRelevance(nn.Module):
         """Returns what words are compared with, `(videos, tokens, size)`, of `(videos, tokens, hidden_size)`."""
         return self.token_proj(nn.functional.gelu(self.token_up_proj(self.token_norm(visual))))
 
-    def forward(self, words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, text: torch.Tensor, mask: torch.Tensor, visual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Returns how much more relevant each token is than the tokens of its video are on average, to the word that
-        it fits best: float32 `(videos, tokens)`, 0 to 1; 0 where all words fit all tokens alike.
+        it fits best: float32 `(videos, tokens)`, 0 to 1; 0 where all words fit all tokens alike. And its keys.
+
+        Args: As for `words` and `keys`.
         """
+        words, keys = self.words(text, mask), self.keys(visual)
         with no_autocast(keys.device):
             fits = word_token_fits(words, keys)
             relevance = ((fits - fits.amax(2, keepdim=True)) / SOFTNESS).exp()
             above_mean = (relevance - relevance.mean(2, keepdim=True)).amax(1)
             # Not `clamp`, which has no gradient at 0, where everything begins.
-            return above_mean.maximum(above_mean.new_zeros(()))
+            return above_mean.maximum(above_mean.new_zeros(())), keys
 
 
 def word_token_fits(words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
