@@ -53,6 +53,7 @@ class MergingAggregator(nn.Module):
         init.zeros_(self.time_weight)
         init.zeros_(self.query_proj.weight)
         if self.relevance is not None:
+            self.relevance.init_words()
             init.constant_(self.log_emphasis, math.log(INITIAL_EMPHASIS))
 
     def forward(
