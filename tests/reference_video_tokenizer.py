@@ -55,8 +55,8 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction, nu
 
 
 def _in_order(weights, progress):
-    """Rows in the order of their mean time, to a 65,536th of the video."""
-    return weights[sorted(range(len(weights)), key=lambda row: round(float(weights[row] @ progress) * 65536))]
+    """Rows in the order of their mean time, to a millionth of the video."""
+    return weights[sorted(range(len(weights)), key=lambda row: round(float(weights[row] @ progress) * 2**20))]
 
 
 def _rms_norm(hidden, norm):

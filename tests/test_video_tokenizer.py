@@ -305,7 +305,9 @@ def test_half_precision_is_safe(variant, dtype, scale):
     assert output.token_weights.dtype == torch.float32
     torch.testing.assert_close(output.token_weights.sum(-1), torch.ones(2, 12), rtol=0, atol=1e-5)
     if not model.config.use_svr:  # with it, rounding may select another token
-        torch.testing.assert_close(output.token_weights, exact.token_weights, rtol=0, atol=0.05)
+        # Weights of clusters are larger than those of queries that look everywhere.
+        atol = 0.1 if model.merges else 0.05
+        torch.testing.assert_close(output.token_weights, exact.token_weights, rtol=0, atol=atol)
 
 
 def test_autocast_keeps_scores_and_weights_in_float32():

@@ -324,7 +324,7 @@ def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Te
     """
     with no_autocast(weights.device):
         # Rows of one frame alone differ by rounding, which shall not order them: their places do.
-        when = ((weights.detach() @ progress[..., None])[..., 0] * 2**16).round()
+        when = ((weights.detach() @ progress[..., None])[..., 0] * 2**20).round()
     return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
 
 
