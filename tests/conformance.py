@@ -5,7 +5,7 @@ import re
 
 import torch
 from peft import get_peft_model
-from tiny_families import SMALL
+from tiny_families import SMALL, move_from_merging
 from tiny_image_llms import IMAGE_TOKEN, build
 from tiny_pictures import KEPT, picture_inputs, picture_side
 from transformers import (
@@ -61,6 +61,7 @@ class Conformance:
             # Whatever ran before: in few code words, as those of Emu3, not every video tokenizer finds a difference.
             torch.manual_seed(2)
             self.model = LinVTForConditionalGeneration.from_image_llm(self.image_llm, SMALL)
+            move_from_merging(self.model.video_tokenizer)
 
     def own_tokens(self, picture: dict) -> torch.Tensor:
         """Visual tokens that the image-LLM makes of a picture, `(tokens, channels)`, without a line of linvt."""

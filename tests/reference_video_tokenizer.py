@@ -55,8 +55,8 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction, nu
 
 
 def _in_order(weights, progress):
-    """Rows in the order of their mean time, to a 65,536th of the video."""
-    return weights[sorted(range(len(weights)), key=lambda row: round(float(weights[row] @ progress) * 65536))]
+    """Rows in the order of their mean time, to a millionth of the video."""
+    return weights[sorted(range(len(weights)), key=lambda row: round(float(weights[row] @ progress) * 2**20))]
 
 
 def _rms_norm(hidden, norm):
@@ -208,7 +208,7 @@ def _relevance(module, text, hidden, heads):
     keys = _linear(gelu(_linear(_rms_norm(hidden, module.token_norm), module.token_up_proj)), module.token_proj)
     relevance = [0.0] * len(hidden)
     for word in words:
-        gate = 1 / (1 + math.exp(-float(word @ module.word_gate.double())))
+        gate = 1 / (1 + math.exp(-float(word @ module.word_gate.weight[0].double())))
         fits = [float(fit) for fit in keys @ _linear(word, module.word_proj) * gate / math.sqrt(module.size)]
         of_word = [math.exp((fit - max(fits)) / 3) for fit in fits]
         mean = sum(of_word) / len(of_word)

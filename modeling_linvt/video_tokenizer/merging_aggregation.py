@@ -53,6 +53,7 @@ class MergingAggregator(nn.Module):
         init.zeros_(self.time_weight)
         init.zeros_(self.query_proj.weight)
         if self.relevance is not None:
+            self.relevance.init_words()
             init.constant_(self.log_emphasis, math.log(INITIAL_EMPHASIS))
 
     def forward(
@@ -85,8 +86,7 @@ class MergingAggregator(nn.Module):
         text = text_mask = keys = weights = times = None
         if self.instruction is not None and self.relevance is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
-            keys = self.relevance.keys(visual)
-            relevance = self.relevance(self.relevance.words(text, text_mask), keys)
+            relevance, keys = self.relevance(text, text_mask, visual)
             weights, times = _focus(relevance.detach(), shot_ids)
             score_bias = score_bias + self.log_emphasis.float().exp() * relevance
         margins, clusters = cluster_tokens(directions, progress, sum(queries_per_scale), weights, times)

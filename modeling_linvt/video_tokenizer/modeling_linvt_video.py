@@ -20,7 +20,6 @@ from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAgg
 from linvt.video_tokenizer.token_clustering import token_directions
 from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
 from linvt.video_tokenizer.token_refiner import TokenRefiner
-from linvt.video_tokenizer.token_relevance import TokenRelevance
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
 
 
@@ -29,7 +28,7 @@ _ZERO_BEFORE_TRAINING = {
     "aggregator.time_weight",
     "aggregator.query_proj.weight",
     "aggregator.relevance.word_proj.weight",
-    "aggregator.relevance.word_gate",
+    "aggregator.relevance.word_gate.weight",
 }
 """Weights by which what is learnt changes W, where the video tokenizer starts from merging."""
 
@@ -99,8 +98,6 @@ class LinVTVideoModel(PreTrainedModel):
         elif isinstance(module, MergingAggregator):
             init.normal_(module.scales, std=self.config.initializer_range)
             module.init_prior()
-        elif isinstance(module, TokenRelevance):
-            module.init_words()
         elif isinstance(module, TokenAggregator):
             init.normal_(module.queries, std=self.config.initializer_range)
             module.init_moments()
@@ -327,7 +324,7 @@ def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Te
     """
     with no_autocast(weights.device):
         # Rows of one frame alone differ by rounding, which shall not order them: their places do.
-        when = ((weights.detach() @ progress[..., None])[..., 0] * 2**16).round()
+        when = ((weights.detach() @ progress[..., None])[..., 0] * 2**20).round()
     return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
 
 

@@ -27,7 +27,7 @@ class TokenRelevance(nn.Module):
         self.feed_forward = FeedForward(config)
         self.word_norm = RMSNorm(config.hidden_size)
         self.word_proj = nn.Linear(config.hidden_size, size, bias=False)
-        self.word_gate = nn.Parameter(torch.zeros(config.hidden_size))
+        self.word_gate = nn.Linear(config.hidden_size, 1, bias=False)
         self.token_norm = RMSNorm(config.hidden_size)
         self.token_up_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.token_proj = nn.Linear(config.hidden_size, size, bias=False)
@@ -36,7 +36,7 @@ class TokenRelevance(nn.Module):
     def init_words(self) -> None:
         """Makes all words zero; called when all other weights have their first values."""
         init.zeros_(self.word_proj.weight)
-        init.zeros_(self.word_gate)
+        init.zeros_(self.word_gate.weight)
 
     def words(self, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """
@@ -49,24 +49,29 @@ class TokenRelevance(nn.Module):
         normed = self.text_norm(text)
         text = text + self.text_attention(normed, normed, mask)  # "red" and "ring" are to be one thing
         text = self.word_norm(text + self.feed_forward(self.feed_forward_norm(text)))
-        gate = (text * self.word_gate.to(text.dtype)).sum(-1, keepdim=True).sigmoid()
+        gate = self.word_gate(text).sigmoid()
         return self.word_proj(text) * gate * mask[..., None]
 
     def keys(self, visual: torch.Tensor) -> torch.Tensor:
         """Returns what words are compared with, `(videos, tokens, size)`, of `(videos, tokens, hidden_size)`."""
         return self.token_proj(nn.functional.gelu(self.token_up_proj(self.token_norm(visual))))
 
-    def forward(self, words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, text: torch.Tensor, mask: torch.Tensor, visual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Returns how much more relevant each token is than the tokens of its video are on average, to the word that
-        it fits best: float32 `(videos, tokens)`, 0 to 1; 0 where all words fit all tokens alike.
+        it fits best: float32 `(videos, tokens)`, 0 to 1; 0 where all words fit all tokens alike. And its keys.
+
+        Args: As for `words` and `keys`.
         """
+        words, keys = self.words(text, mask), self.keys(visual)
         with no_autocast(keys.device):
             fits = word_token_fits(words, keys)
             relevance = ((fits - fits.amax(2, keepdim=True)) / SOFTNESS).exp()
             above_mean = (relevance - relevance.mean(2, keepdim=True)).amax(1)
             # Not `clamp`, which has no gradient at 0, where everything begins.
-            return above_mean.maximum(above_mean.new_zeros(()))
+            return above_mean.maximum(above_mean.new_zeros(())), keys
 
 
 def word_token_fits(words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
