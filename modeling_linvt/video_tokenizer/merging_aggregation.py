@@ -7,8 +7,10 @@ from torch import nn
 from transformers import initialization as init
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.kept_tokens import KeptTokens
 from linvt.video_tokenizer.token_aggregation import CrossModalLayer, InstructionEncoder
 from linvt.video_tokenizer.token_clustering import TIME_WEIGHT, cluster_tokens
+from linvt.video_tokenizer.token_pooling import pooled_rows, rows_in_order_of_time, scale_pools
 from linvt.video_tokenizer.token_relevance import TokenRelevance
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast
 
@@ -33,6 +35,7 @@ class MergingAggregator(nn.Module):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
+        self.config = config
         num_scales = 1 if config.multi_scale in ("single", "multi_a", "multi_b") else len(config.num_queries)
         self.scales = nn.Parameter(torch.zeros(num_scales, config.hidden_size))
         self.log_sharpness = nn.Parameter(torch.zeros(1))
@@ -58,38 +61,50 @@ class MergingAggregator(nn.Module):
 
     def forward(
         self,
-        visual: torch.Tensor,
-        pools: list[torch.Tensor | None],
-        directions: torch.Tensor,
-        score_bias: torch.Tensor,
-        progress: torch.Tensor,
-        shot_ids: torch.Tensor,
+        kept: KeptTokens,
         instruction_embeds: torch.Tensor,
         instruction_mask: torch.Tensor,
-        queries_per_scale: list[int],
+        num_video_tokens: int,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
-            visual (`torch.Tensor` of shape `(videos, tokens, hidden_size)`): What queries and keys see.
-            pools (`list[torch.Tensor]`, per scale `(windows, tokens)`): Means of tokens that the queries of a scale
-                see in their place; `None` for the tokens as they are.
-            directions (`torch.FloatTensor` of shape `(videos, tokens, channels)`): See `token_directions`.
-            score_bias (`torch.FloatTensor` of shape `(videos, tokens)`): What SVR has learnt of each token.
-            progress (`torch.FloatTensor` of shape `(videos, tokens)`): When in the video each token is, from 0 to 1.
-            shot_ids (`torch.LongTensor` of shape `(videos, tokens)`): Shot of each token.
-            queries_per_scale (`list[int]`): Video tokens of each scale. The largest clusters are the coarsest scale's.
+            kept ([`KeptTokens`]): Tokens that are mixed, with their directions.
+            instruction_embeds, instruction_mask: See `InstructionEncoder`.
+            num_video_tokens (`int`): How many to make.
 
         Returns:
             `torch.FloatTensor` of shape `(videos, video tokens, tokens)`: W, rows sum to 1; and what words of a text
             are compared with, `(videos, tokens, size)`, `None` without `text_conditioning`.
         """
+        config = self.config
+        numbers = config.video_tokens_per_scale(num_video_tokens)
+        pools = scale_pools(config.multi_scale, list(config.pooling_windows), kept.visual)
+        if config.multi_scale == "multi_a":
+            weights, keys = self._maps(kept, pools, instruction_embeds, instruction_mask, numbers[:1])
+            return pooled_rows(rows_in_order_of_time(weights, kept.progress), numbers), keys
+        queries_per_scale = numbers if config.multi_scale == "multi_c" else [num_video_tokens]
+        return self._maps(kept, pools, instruction_embeds, instruction_mask, queries_per_scale)
+
+    def _maps(
+        self,
+        kept: KeptTokens,
+        pools: list[torch.Tensor | None],
+        instruction_embeds: torch.Tensor,
+        instruction_mask: torch.Tensor,
+        queries_per_scale: list[int],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        W of as many clusters as there are queries; see `scale_pools` for the pools. The largest clusters are the
+        coarsest scale's.
+        """
+        visual, progress, score_bias = kept.visual, kept.progress, kept.score_bias
         text = text_mask = keys = weights = times = None
         if self.instruction is not None and self.relevance is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
             relevance, keys = self.relevance(text, text_mask, visual)
-            weights, times = _focus(relevance.detach(), shot_ids)
+            weights, times = _focus(relevance.detach(), kept.shot_ids)
             score_bias = score_bias + self.log_emphasis.float().exp() * relevance
-        margins, clusters = cluster_tokens(directions, progress, sum(queries_per_scale), weights, times)
+        margins, clusters = cluster_tokens(kept.directions, progress, sum(queries_per_scale), weights, times)
         margins = _smallest_clusters_first(margins, clusters)
         with no_autocast(visual.device):
             prior = -self.log_sharpness.float().exp() * margins

@@ -15,10 +15,11 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.kept_tokens import KeptTokens
 from linvt.video_tokenizer.merging_aggregation import MergingAggregator
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.video_tokenizer.token_clustering import token_directions
-from linvt.video_tokenizer.token_pooling import average_pooling_matrix, even_pooling_matrix, window_masks
+from linvt.video_tokenizer.token_pooling import even_pooling_matrix, rows_in_order_of_time, windows_by_score
 from linvt.video_tokenizer.token_refiner import TokenRefiner
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
 
@@ -155,47 +156,53 @@ class LinVTVideoModel(PreTrainedModel):
         if instruction_mask is None:
             instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
 
-        tokens = frame_tokens.flatten(1, 2)
         if self.refiner is None and self.aggregator is None:
-            return self._average_tokens(tokens, number, output_token_weights)
+            return self._average_tokens(frame_tokens.flatten(1, 2), number, output_token_weights)
         visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
         directions = token_directions(frame_tokens) if self.merges else None
-        progress = _progress(frame_seconds).repeat_interleave(tokens_per_frame, 1)
-        scores = kept = keys = None
+        scores = visual.new_zeros(num_videos, num_frames * tokens_per_frame, dtype=torch.float32)
+        bias = scores
         if self.refiner is not None:
-            learnt = self.refiner(visual, shot_ids)
-            scores = learnt if directions is None else learnt + self.refiner.prior_scores(directions, shot_ids)
-            kept = self.refiner.select(scores)  # (videos, kept tokens)
-            # Where the clusters say what is averaged, the prior has done its part once it has chosen the tokens.
-            bias = learnt if self.merges and self.aggregator is not None else scores
-        else:
-            bias = visual.new_zeros(tokens.shape[:2], dtype=torch.float32)
-        bias, progress = _kept(bias, kept), _kept(progress, kept)
-        kept_tokens = _kept(tokens, kept)
+            bias = scores = self.refiner(visual, shot_ids)
+            if directions is not None:
+                scores = scores + self.refiner.prior_scores(directions, shot_ids)
+                # Where clusters say what is averaged, the prior has done its part once it has chosen the tokens.
+                bias = bias if self.aggregator is not None else scores
+        kept = KeptTokens(
+            tokens=frame_tokens.flatten(1, 2),
+            visual=visual.flatten(1, 2),
+            score_bias=bias,
+            progress=_progress(frame_seconds).repeat_interleave(tokens_per_frame, 1),
+            shot_ids=shot_ids.repeat_interleave(tokens_per_frame, 1),
+            directions=None if directions is None else directions.flatten(1, 2),
+        )
+        places = keys = None
+        if self.refiner is not None:
+            places = self.refiner.select(scores)  # (videos, kept tokens)
+            kept = kept.select(places)
 
         if self.aggregator is not None:
-            visual = _kept(visual.flatten(1, 2), kept)
-            text = (instruction_embeds, instruction_mask)
-            if directions is None:
-                weights = self._aggregation_weights(visual, bias, progress, *text)
-            else:
-                directions = _kept(directions.flatten(1, 2), kept)
-                shots = _kept(shot_ids.repeat_interleave(tokens_per_frame, 1), kept)
-                weights, keys = self._merging_weights(visual, directions, bias, progress, shots, *text, number)
-            weights = _in_order_of_time(weights, progress)
+            weights, keys = self.aggregator(kept, instruction_embeds, instruction_mask, number)
+            weights = rows_in_order_of_time(weights, kept.progress)
         else:
-            weights = self._pooling_weights(bias, number)
+            multi = self.config.multi_scale == "multi_c"
+            weights = windows_by_score(
+                kept.score_bias, self.config.video_tokens_per_scale(number) if multi else [number]
+            )
         token_weights = None
         if output_token_weights:
             token_weights = weights
-            if kept is not None:
-                index = kept[:, None, :].expand_as(weights)
-                token_weights = weights.new_zeros(*weights.shape[:2], tokens.shape[1]).scatter(2, index, weights)
+            if places is not None:
+                index = places[:, None, :].expand_as(weights)
+                token_weights = weights.new_zeros(*weights.shape[:2], scores.shape[1]).scatter(2, index, weights)
         # The only place where frame tokens are touched, but for the average tokens.
-        with no_autocast(kept_tokens.device):
-            video_tokens = weights.to(kept_tokens.dtype) @ kept_tokens
+        with no_autocast(kept.tokens.device):
+            video_tokens = weights.to(kept.tokens.dtype) @ kept.tokens
         return LinVTVideoOutput(
-            video_tokens=video_tokens, token_weights=token_weights, token_scores=scores, relevance_keys=keys
+            video_tokens=video_tokens,
+            token_weights=token_weights,
+            token_scores=None if self.refiner is None else scores,
+            relevance_keys=keys,
         )
 
     def blank_video(self, device: torch.device, dtype: torch.dtype) -> tuple:
@@ -220,55 +227,6 @@ class LinVTVideoModel(PreTrainedModel):
         positions = self.time_proj(time.to(dtype)) + self.place_proj(place.to(dtype))
         return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
 
-    def _aggregation_weights(
-        self,
-        visual: torch.Tensor,
-        scores: torch.Tensor,
-        progress: torch.Tensor,
-        embeds: torch.Tensor,
-        mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """Weights of the kept tokens in each video token, with pooling where `multi_scale` puts it (Fig. 3)."""
-        config, device = self.config, visual.device
-        pools = self._pools(visual.shape[1], device)
-        visuals = [visual if pool is None else pool.to(visual.dtype) @ visual for pool in pools]
-        with no_autocast(device):
-            biases, moments = (
-                [values if pool is None else values @ pool.T for pool in pools] for values in (scores, progress)
-            )
-        maps = self.aggregator(visuals, biases, moments, embeds, mask)  # type: ignore[misc]  # only called with use_tta
-        with no_autocast(device):
-            if config.multi_scale == "multi_a":
-                return _pooled_rows(maps[0], list(config.num_queries))
-            return torch.cat([m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)], dim=1)
-
-    def _merging_weights(
-        self,
-        visual: torch.Tensor,
-        directions: torch.Tensor,
-        scores: torch.Tensor,
-        progress: torch.Tensor,
-        shot_ids: torch.Tensor,
-        embeds: torch.Tensor,
-        mask: torch.Tensor,
-        number: int,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The same with `start="merge"`, where `number` of video tokens, in as many clusters, is free."""
-        numbers = self.config.video_tokens_per_scale(number)
-        pools = self._pools(visual.shape[1], visual.device)
-        pooled = self.config.multi_scale == "multi_a"
-        queries = numbers if len(pools) == len(numbers) > 1 else numbers[:1] if pooled else [number]
-        inputs = (visual, pools, directions, scores, progress, shot_ids, embeds, mask, queries)
-        weights, keys = self.aggregator(*inputs)  # type: ignore[misc]  # only called with use_tta
-        return _pooled_rows(_in_order_of_time(weights, progress), numbers) if pooled else weights, keys
-
-    def _pools(self, num_tokens: int, device: torch.device) -> list[torch.Tensor | None]:
-        """Per scale the means of tokens that its queries see; `None` for the tokens as they are."""
-        if self.config.multi_scale not in ("multi_b", "multi_c"):
-            return [None]
-        pools = [average_pooling_matrix(num_tokens, window, device) for window in self.config.pooling_windows]
-        return [torch.cat(pools)] if self.config.multi_scale == "multi_b" else list(pools)
-
     def _average_tokens(self, tokens: torch.Tensor, number: int, output_token_weights: bool) -> LinVTVideoOutput:
         """The naive baseline of Tab. 2: each video token is the plain mean of one even window of frame tokens."""
         weights = even_pooling_matrix(tokens.shape[1], number, tokens.device)
@@ -277,14 +235,6 @@ class LinVTVideoModel(PreTrainedModel):
             video_tokens = (weights @ tokens.float()).to(tokens.dtype)
         weights = weights.expand(len(tokens), -1, -1)
         return LinVTVideoOutput(video_tokens=video_tokens, token_weights=weights if output_token_weights else None)
-
-    def _pooling_weights(self, scores: torch.Tensor, number: int) -> torch.Tensor:
-        """SVR alone (Tab. 2): each video token is the score-weighted average of one window of kept tokens."""
-        scales = [number]
-        if self.config.multi_scale == "multi_c":
-            scales = [some for some in self.config.video_tokens_per_scale(number) if some > 0]
-        masks = torch.cat([window_masks(scores.shape[1], some, scores.device) for some in scales])
-        return scores[:, None, :].masked_fill(~masks, float("-inf")).softmax(-1)
 
 
 def only_merges(config: PreTrainedConfig, weights: Iterable[tuple[str, torch.Tensor]]) -> bool:
@@ -301,31 +251,6 @@ def only_merges(config: PreTrainedConfig, weights: Iterable[tuple[str, torch.Ten
     if not isinstance(config, LinVTVideoConfig) or config.start != "merge":
         return False
     return not any(name in _ZERO_BEFORE_TRAINING and bool(weight.any()) for name, weight in weights)
-
-
-def _kept(values: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-    """`(videos, tokens)` or `(videos, tokens, channels)` of the kept tokens; of all where there is no selection."""
-    if kept is None:
-        return values
-    return values.take_along_dim(kept[..., None] if values.dim() == 3 else kept, 1)
-
-
-def _pooled_rows(weights: torch.Tensor, numbers: list[int]) -> torch.Tensor:
-    """Multi-scale pooling behind TTA (Fig. 3, multi_a): rows of W, and means of them."""
-    with no_autocast(weights.device):
-        pools = [even_pooling_matrix(weights.shape[1], number, weights.device) for number in numbers if number > 0]
-        return torch.cat(pools) @ weights
-
-
-def _in_order_of_time(weights: torch.Tensor, progress: torch.Tensor) -> torch.Tensor:
-    """
-    The rows of W in the order of when, on average, what they mix is seen: an LLM reads from the order of its tokens
-    what comes first. The order is no more than that of the rows; nothing in them changes.
-    """
-    with no_autocast(weights.device):
-        # Rows of one frame alone differ by rounding, which shall not order them: their places do.
-        when = ((weights.detach() @ progress[..., None])[..., 0] * 2**20).round()
-    return weights.take_along_dim(when.argsort(dim=1, stable=True)[..., None], 1)
 
 
 def _progress(frame_seconds: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.kept_tokens import KeptTokens
+from linvt.video_tokenizer.token_pooling import pooled_rows, scale_pools
 from linvt.video_tokenizer.video_attention import (
     FeedForward,
     RMSNorm,
@@ -79,6 +81,7 @@ class TokenAggregator(nn.Module):
 
     def __init__(self, config: LinVTVideoConfig):
         super().__init__()
+        self.config = config
         self.queries_per_scale = config.num_queries[:1] if config.multi_scale == "multi_a" else config.num_queries
         num_queries = sum(self.queries_per_scale)
         self.queries = nn.Parameter(torch.zeros(num_queries, config.hidden_size))
@@ -101,6 +104,37 @@ class TokenAggregator(nn.Module):
 
     def forward(
         self,
+        kept: KeptTokens,
+        instruction_embeds: torch.Tensor,
+        instruction_mask: torch.Tensor,
+        num_video_tokens: int,
+    ) -> tuple[torch.Tensor, None]:
+        """
+        Args:
+            kept ([`KeptTokens`]): Tokens that are mixed.
+            instruction_embeds, instruction_mask: See `InstructionEncoder`.
+            num_video_tokens (`int`): That of the configuration, for which queries were learnt.
+
+        Returns:
+            `torch.FloatTensor` of shape `(videos, video tokens, tokens)`: W, rows sum to 1; and `None`, for there is
+            nothing that words are compared with.
+        """
+        pools = scale_pools(self.config.multi_scale, list(self.config.pooling_windows), kept.visual)
+        visual = [kept.visual if pool is None else pool.to(kept.visual.dtype) @ kept.visual for pool in pools]
+        with no_autocast(kept.visual.device):
+            biases, moments = (
+                [values if pool is None else values @ pool.T for pool in pools]
+                for values in (kept.score_bias, kept.progress)
+            )
+        maps = self._maps(visual, biases, moments, instruction_embeds, instruction_mask)
+        with no_autocast(kept.visual.device):
+            if self.config.multi_scale == "multi_a":
+                return pooled_rows(maps[0], list(self.config.num_queries)), None
+            parts = [m if pool is None else m @ pool for m, pool in zip(maps, pools, strict=True)]
+            return torch.cat(parts, dim=1), None
+
+    def _maps(
+        self,
         visual: list[torch.Tensor],
         score_bias: list[torch.Tensor],
         progress: list[torch.Tensor],
@@ -108,15 +142,8 @@ class TokenAggregator(nn.Module):
         instruction_mask: torch.Tensor,
     ) -> list[torch.Tensor]:
         """
-        Args:
-            visual (`list[torch.Tensor]`, per scale `(videos, tokens, hidden_size)`): What queries and keys see.
-            score_bias (`list[torch.Tensor]`, per scale float32 `(videos, tokens)`): Significance of each token. It is
-                added to the logit of the token, which keeps the result an average and lets the scores learn.
-            progress (`list[torch.Tensor]`, per scale float32 `(videos, tokens)`): When in the video each token is: 0
-                in its first frame, 1 in its last. Where all scales are given as one, all queries share it.
-
-        Returns:
-            `list[torch.FloatTensor]`: per scale the attention map, float32 `(videos, queries, tokens)`, rows sum to 1.
+        Per scale the attention map of Eq. 1, float32 `(videos, queries, windows)`, rows sum to 1, of what the scale's
+        windows show on average. Where all scales are given as one, all queries share it.
         """
         text = text_mask = None
         if self.instruction is not None:
