@@ -44,10 +44,10 @@ def fixed_tokens(videos: VideoSet | FlatVideos, make: Callable[..., torch.Tensor
                 grid = tuple(inputs["video_token_grid"][0].tolist())
                 made |= zip(some, make(tokens, grid, times / 1000, shots), strict=True)
                 progress.update(len(some))
-    return _passed_on([made[number] for number in range(len(made))], videos.questions)
+    return passed_on([made[number] for number in range(len(made))], videos.questions)
 
 
-def asked_frames(videos: FlatVideos) -> FlatVideos:
+def asked_frames(videos: FlatVideos, split: str) -> FlatVideos:
     """
     Shows of each question about a long video the frames alone that tell the answer: what an image-LLM knows that needs
     no video tokenizer. Each question is a video of its own, so they stand in the same order.
@@ -66,10 +66,10 @@ def asked_frames(videos: FlatVideos) -> FlatVideos:
                 frames = [of_shot[len(of_shot) // 2, None] for of_shot in frames]
             tokens.append(of_video[torch.cat(frames)].flatten(0, 1))
             questions.append([question])
-    return _passed_on(tokens, questions)
+    return passed_on(tokens, questions)
 
 
-def _passed_on(tokens: list[torch.Tensor], questions: list[list[Question]]) -> FlatVideos:
+def passed_on(tokens: list[torch.Tensor], questions: list[list[Question]]) -> FlatVideos:
     """Videos whose frames have one token each: a video token."""
     num_tokens = [len(some) for some in tokens]
     return FlatVideos(

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from small_world.accuracy import right_by_kind, shares
-from small_world.fixed_tokens import PASSES_ON, asked_frames, fixed_tokens
+from small_world.fixed_tokens import PASSES_ON, fixed_tokens
 from small_world.flat_videos import FlatVideos
 from small_world.long_data import load_or_make_long_videos
 from small_world.variants import LINVT, Variant
@@ -130,8 +130,8 @@ class Run:
         else:
             number = options.videos if split == "train" else options.test_videos
             videos = VideoSet.load_or_make(folder, split, number, self.variant.num_frames, options.image_llm)
-        if self.variant.shows_asked_frames:
-            return asked_frames(videos)
+        if self.variant.told is not None:
+            return self.variant.told(videos, split)
         return fixed_tokens(videos, self._make_tokens()) if self.is_fixed else videos
 
     def _make_tokens(self) -> Callable[..., torch.Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from small_world.flat_videos import FlatVideos
 
 
 NUM_FRAMES, TOKENS_PER_FRAME = 16, 16
@@ -45,7 +46,8 @@ class Variant:
         world (`str`): The world of the videos, `"small"` or `"long"`.
         last_first (`bool`): Whether video tokens that never change are given to the LLM in reverse order, which tells
             what the place in the video does from what the place in the prompt does.
-        shows_asked_frames (`bool`): Whether the LLM is given the frames that tell the answer; see `asked_frames`.
+        told (`Callable`, *optional*): Makes of the videos of a split what the LLM is given of each question, knowing
+            its answer's place; see `asked_frames` and `told_what_is_asked`.
         baseline (`Callable`, *optional*): Makes W in place of the video tokenizer; see `baselines.py`.
         reads (`str`, *optional*): What the video tokenizer is given; see `VideoSet.model_inputs`.
         max_test_videos (`int`, *optional*): For a row that needs hours for all: how many videos it is asked about.
@@ -60,7 +62,7 @@ class Variant:
     tunes_llm: bool = True
     world: str = "small"
     last_first: bool = False
-    shows_asked_frames: bool = False
+    told: Callable[..., FlatVideos] | None = None
     baseline: Callable[..., torch.Tensor] | None = None
     reads: str | None = None
     max_test_videos: int | None = None

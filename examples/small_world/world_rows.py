@@ -6,6 +6,8 @@ from functools import partial
 
 import torch
 from small_world.baselines import all_tokens, density_peaks, random_scores, uniform_frames
+from small_world.fixed_tokens import asked_frames
+from small_world.oracle import told_what_is_asked
 from small_world.variants import LINVT, ONE_SCALE, PAPER_ROWS, Variant
 
 
@@ -115,8 +117,10 @@ VARIANTS = {
     **budget_rows("small"),
     **trained_rows("small"),
     **ablations(),
+    "told what is asked": replace(_untrained("small"), told=told_what_is_asked),
+    "told what is asked, LoRA alone": Variant(("small, trained",), MERGING, aligns=False, told=told_what_is_asked),
     "long, question only": Variant(("long, trained",), None, seeds=3, aligns=False, world="long"),
-    "long, frames that tell": replace(_untrained("long"), shows_asked_frames=True),
+    "long, frames that tell": replace(_untrained("long"), told=asked_frames),
     "long, merging, last first": replace(_untrained("long"), last_first=True),
     **{f"long, {name}": row for name, row in {**budget_rows("long"), **trained_rows("long")}.items()},
     **{f"long, {name}": row for name, row in from_random_weights("long").items()},

@@ -102,7 +102,7 @@ class MergingAggregator(nn.Module):
         if self.instruction is not None and self.relevance is not None:
             text, text_mask = self.instruction(instruction_embeds, instruction_mask)
             relevance, keys = self.relevance(text, text_mask, visual)
-            weights, times = _focus(relevance.detach(), kept.shot_ids)
+            weights, times = focus_of(relevance.detach(), kept.shot_ids)
             score_bias = score_bias + self.log_emphasis.float().exp() * relevance
         margins, clusters = cluster_tokens(kept.directions, progress, sum(queries_per_scale), weights, times)
         margins = _smallest_clusters_first(margins, clusters)
@@ -144,7 +144,7 @@ class MergingAggregator(nn.Module):
             return logits, queries.float() @ self.time_weight.float().T
 
 
-def _focus(relevance: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def focus_of(relevance: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Where centres of clusters are needed: `weights` and `time_weights` of `cluster_tokens`. A question is about a thing
     in a shot, and what becomes of the thing shows in all of the shot, so both count.
