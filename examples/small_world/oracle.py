@@ -54,7 +54,7 @@ def shown_shapes(video: Video, num_frames: int) -> torch.Tensor:
 
 
 def _relevance(question: Question, video: Video, shown: torch.Tensor) -> torch.Tensor:
-    """As `TokenRelevance` gives it, `(tokens,)`: of shapes named in full, or else of a kind or colour that is named."""
+    """As `TokenRelevance` gives it, `(tokens,)`: of shapes named in full, or else of a named kind or colour."""
     named = [number for number, shape in enumerate(video.shapes) if shape.name in question.text]
     words = question.text.split()
     named = named or [n for n, shape in enumerate(video.shapes) if shape.kind in words or shape.colour in words]
