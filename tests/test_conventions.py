@@ -276,8 +276,11 @@ def test_parts_that_return_tuples_return_them_to_users_alone(make_linvt, family)
     again = model.get_video_features(**{name: inputs[name] for name in frames})
     assert torch.equal(again.pooler_output, features.pooler_output)
     blank = model.video_tokenizer.blank_video(torch.device("cpu"), torch.float32)
-    video_tokens, _ = model.video_tokenizer(*blank)
-    assert torch.equal(video_tokens, model.video_tokenizer(*blank, return_dict=True).video_tokens)
+    output = model.video_tokenizer(*blank, return_dict=True)
+    for value, expected in zip(
+        model.video_tokenizer(*blank), (output.video_tokens, output.token_scores, output.relevance_keys), strict=True
+    ):
+        assert torch.equal(value, expected)
 
 
 @pytest.mark.parametrize("family", ["internvl", "qwen2_vl"])  # the CLIP of LLaVA has weights that it does not use

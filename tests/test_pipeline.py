@@ -172,8 +172,10 @@ def test_every_argument_of_generate_gets_there(make_linvt, monkeypatch):
 def test_arguments_of_generate_that_are_objects(make_linvt, name):
     model, processor = make_linvt("llava")
     pipe = pipeline("video-text-to-text", model=model, processor=processor)
-    frames = random_video(6)
-    free = expected_answer(make_linvt, "llava", frames, "What is it?")
+    # Of bytes that are no text nothing can be taken away.
+    videos = (random_video(6, seed) for seed in range(20))
+    answers = ((video, expected_answer(make_linvt, "llava", video, "What is it?")) for video in videos)
+    frames, free = next((video, answer) for video, answer in answers if answer.isascii() and len(set(answer)) > 1)
     tokens = processor.tokenizer(free)["input_ids"]
     without_first = [SuppressTokensLogitsProcessor(tokens[:1])]
     value, expected = {

@@ -129,7 +129,7 @@ class MergingAggregator(nn.Module):
     def encode_words(self, embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Returns the words of texts as they are compared with tokens, `(texts, words, size)`, zero on padding."""
         # With `text_conditioning` alone, without which there are no words to learn from.
-        return self.relevance.words(*self.instruction(embeds, mask))  # type: ignore[misc]
+        return self.relevance.words(*self.instruction(embeds, mask))  # type: ignore[misc]  # see above
 
     def _attention_logits(
         self, queries: torch.Tensor, tokens: torch.Tensor, pool: torch.Tensor | None

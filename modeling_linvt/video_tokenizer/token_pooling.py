@@ -56,7 +56,7 @@ def scale_pools(multi_scale: str, windows: list[int], kept: torch.Tensor) -> lis
     if multi_scale not in ("multi_b", "multi_c"):
         return [None]
     pools: list[torch.Tensor | None] = [average_pooling_matrix(kept.shape[1], size, kept.device) for size in windows]
-    return [torch.cat(pools)] if multi_scale == "multi_b" else pools  # type: ignore[arg-type]  # none of them is None
+    return [torch.cat(pools)] if multi_scale == "multi_b" else pools
 
 
 def pooled_rows(weights: torch.Tensor, numbers: list[int]) -> torch.Tensor:
