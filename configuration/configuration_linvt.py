@@ -41,7 +41,7 @@ class LinVTVideoConfig(PreTrainedConfig):
         num_attention_heads (`int`, *optional*, defaults to 8):
             Attention heads (Sec. 6).
         top_k (`int`, *optional*, defaults to 2048):
-            Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12): the best ones, or in training
+            Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12): the best ones, or while it learns
             (`model.train()`) such as are drawn with odds of exp(score). A video with fewer keeps all.
         max_shot_frames (`int`, *optional*, defaults to 64):
             Frames of a shot that are looked at together to tell what is new in it; longer shots are cut into windows.

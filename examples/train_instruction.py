@@ -34,6 +34,9 @@ class InstructionArguments(DataArguments):
     lora_r: int = field(default=64, metadata={"help": "Rank of LoRA; the paper does not say which."})
     lora_alpha: int = field(default=128, metadata={"help": "LoRA is scaled by lora_alpha / lora_r."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Share of the inputs of LoRA that are dropped."})
+    freeze_video_tokenizer: bool = field(
+        default=False, metadata={"help": "LoRA alone learns; better for a video tokenizer that started from merging."}
+    )
     dtype: str = field(default="bfloat16", metadata={"help": "Of the frozen weights."})
 
 
@@ -42,7 +45,13 @@ def main() -> None:
     stages = stages_of(arguments.model)
     model, processor = load_model_and_processor(arguments, dtype=arguments.dtype)
     rows = load_training_rows(arguments, config, processor)
-    lora = lora_for_instruction(model, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout)
+    lora = lora_for_instruction(
+        model,
+        arguments.lora_r,
+        arguments.lora_alpha,
+        arguments.lora_dropout,
+        learn_video_tokenizer=not arguments.freeze_video_tokenizer,
+    )
     trainer = make_trainer(model, processor, rows, arguments, config, peft_config=lora)
     train(trainer, config)
     adapter = Path(config.output_dir) / "adapter"
@@ -51,7 +60,8 @@ def main() -> None:
         # From what was saved, since the weights in memory may be sharded.
         merge_adapter(arguments.model, adapter, dtype=arguments.dtype).save_pretrained(config.output_dir)
         processor.save_pretrained(config.output_dir)
-        learnt = ["the video tokenizer", "LoRA on the LLM"]
+        learnt = [] if arguments.freeze_video_tokenizer else ["the video tokenizer"]
+        learnt.append("LoRA on the LLM")
         settings = {"lora_r": arguments.lora_r, "lora_alpha": arguments.lora_alpha}
         stage = record(trainer, rows, arguments, "instruction tuning", learnt, **settings)
         describe_model(config.output_dir, [*stages, stage])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import transformers
 from datasets import Dataset
 from packaging.version import Version
+from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_families import FAMILIES, random_video
@@ -124,6 +125,14 @@ def test_instruction_tuning_moves_lora_in_the_llm_and_the_video_tokenizer_only(r
         )
         with trained.disable_adapter():
             assert torch.equal(trained(**image).logits, original.image_llm(**image).logits)
+
+
+def test_lora_alone_leaves_the_video_tokenizer_as_it_is(run_of):
+    model = LinVTForConditionalGeneration.from_pretrained(run_of("llava") / "model")
+    tuned = get_peft_model(model, lora_for_instruction(model, r=2, learn_video_tokenizer=False))
+    learning = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
+    assert learning and learning == {name for name, _ in tuned.named_parameters() if "lora_" in name}
+    assert not any("video_tokenizer" in name for name in learning)
 
 
 def test_beside_a_quantised_llm_the_video_tokenizer_learns_in_float32(run_of):

@@ -200,7 +200,11 @@ def test_in_training_tokens_are_drawn_with_odds_of_their_weight():
     assert (drawn[:, 0] < drawn[:, 1]).all()
     shares = torch.bincount(drawn.flatten(), minlength=4) / len(drawn)
     torch.testing.assert_close(shares.double(), expected, rtol=0, atol=0.015)  # 6 standard deviations
-    assert (refiner.eval().select(odds.log()[None].float()) == torch.tensor([[2, 3]])).all()
+    best = torch.tensor([[2, 3]])
+    assert (refiner.eval().select(odds.log()[None].float()) == best).all()
+    # Where the scores do not learn, as beside LoRA, nothing is to be gained from worse tokens.
+    frozen = refiner.train().requires_grad_(False)
+    assert (frozen.select(odds.log().float().expand(100, -1)) == best).all()
 
 
 @pytest.mark.parametrize("variant", ["single", "single_random"])

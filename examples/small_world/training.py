@@ -83,7 +83,8 @@ class Run:
             result["num_rows"] = result["num_rows_with_pictures"] = len(rows)
         else:
             self._evaluate("untrained", questions, result)
-        share = self.options.aligned_share if variant.tunes_llm else 1.0
+        share = variant.aligned_share or self.options.aligned_share
+        share = share if variant.tunes_llm else 1.0
         num_aligning = round(self.options.steps * share) if variant.aligns else 0
         if variant.aligns:
             freeze_for_alignment(self.model)
@@ -95,7 +96,8 @@ class Run:
             share = self.options.picture_share
             rows = rows + picture_rows("train", round(len(rows) * share / (1 - share)))
             result["num_rows_with_pictures"] = len(rows)
-            lora = lora_for_instruction(self.model, r=self.options.lora_r, lora_alpha=2 * self.options.lora_r)
+            rank = self.options.lora_r
+            lora = lora_for_instruction(self.model, rank, 2 * rank, learn_video_tokenizer=variant.tunes_tokenizer)
             self.model = get_peft_model(self.model, lora)
             result["losses"] += self._train(rows, videos, self.options.steps - num_aligning, 0.0)
             self._evaluate("tuned", questions, result)

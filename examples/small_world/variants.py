@@ -43,6 +43,9 @@ class Variant:
         aligns (`bool`): Whether a first stage trains the video tokenizer alone, with the LLM as it is. Without one
             the video tokenizer never learns, so its video tokens are made once.
         tunes_llm (`bool`): Whether LoRA on the LLM learns in a second stage, or from the start if there is no first.
+        tunes_tokenizer (`bool`): Whether the video tokenizer goes on learning beside LoRA.
+        aligned_share (`float`, *optional*): Share of the steps that the first stage has; that of the options if left
+            out.
         world (`str`): The world of the videos, `"small"` or `"long"`.
         last_first (`bool`): Whether video tokens that never change are given to the LLM in reverse order, which tells
             what the place in the video does from what the place in the prompt does.
@@ -60,6 +63,8 @@ class Variant:
     fresh_projector: bool = False
     aligns: bool = True
     tunes_llm: bool = True
+    tunes_tokenizer: bool = True
+    aligned_share: float | None = None
     world: str = "small"
     last_first: bool = False
     told: Callable[..., FlatVideos] | None = None

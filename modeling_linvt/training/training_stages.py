@@ -27,7 +27,11 @@ def freeze_for_alignment(model: LinVTForConditionalGeneration) -> LinVTForCondit
 
 
 def lora_for_instruction(
-    model: LinVTForConditionalGeneration, r: int = 64, lora_alpha: int = 128, lora_dropout: float = 0.0
+    model: LinVTForConditionalGeneration,
+    r: int = 64,
+    lora_alpha: int = 128,
+    lora_dropout: float = 0.0,
+    learn_video_tokenizer: bool = True,
 ) -> LoraConfig:
     """
     Returns what learns in stage 2, video instruction tuning: LoRA on the linear layers of the LLM, and the whole video
@@ -40,6 +44,9 @@ def lora_for_instruction(
 
     Args:
         r, lora_alpha, lora_dropout: Of `peft.LoraConfig`. The paper gives no values.
+        learn_video_tokenizer (`bool`, *optional*, defaults to `True`): Whether the video tokenizer goes on learning,
+            as in the paper. One that started from merging is better left as stage 1 gave it (docs/results.md): what
+            a question is about is learnt by the contrastive loss, which stage 2 does not have.
 
     Raises:
         `ValueError`: If the image-LLM does not tell its language model from the rest of it, so that LoRA would reach
@@ -63,7 +70,7 @@ def lora_for_instruction(
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         target_modules=rf"{re.escape(name)}\.({'|'.join(sorted(places))})",
-        modules_to_save=["video_tokenizer"],
+        modules_to_save=["video_tokenizer"] if learn_video_tokenizer else None,
     )
 
 

@@ -95,12 +95,13 @@ class TokenRefiner(nn.Module):
         """
         Positions of the tokens that are kept, `(videos, min(top_k, tokens))`, back in the order of the video.
 
-        The best ones, but in training as many are drawn, without replacement, with odds of exp(score), which is what
-        a score multiplies the weight of its token by: a token that is never kept has no gradient, so one that was
-        dropped by mistake would stay so. To add Gumbel noise and take the best is to draw (Kool et al. 2019, Sec. 2).
+        The best ones, but while the scores learn as many are drawn, without replacement, with odds of exp(score),
+        which is what a score multiplies the weight of its token by: a token that is never kept has no gradient, so
+        one that was dropped by mistake would stay so. To add Gumbel noise and take the best is to draw (Kool et al.
+        2019, Sec. 2).
         """
         num_kept = min(self.config.top_k, scores.shape[1])
-        if self.training:
+        if self.training and self.score_weight.requires_grad:
             scores = scores.detach() - torch.empty_like(scores).exponential_().log()
         # Of equal scores the earlier token is kept: topk would not say which.
         best_first = scores.sort(dim=1, descending=True, stable=True).indices
