@@ -39,6 +39,13 @@ def _from_merging(one: str, other: str) -> tuple[tuple[str, str], tuple[str, str
 
 COMPARED = {
     **_in_a_world("small"),
+    "told what is asked, or merging; LLM as it was": (("told what is asked", "untrained"), MERGING),
+    "what is asked learnt, or told; LLM as it was": (LINVT, ("told what is asked", "untrained")),
+    "what is asked learnt, or told; with LoRA": (LINVT_WITH_LORA, ("told what is asked, LoRA alone", "tuned")),
+    "the video tokenizer left alone in stage 2, or not": (
+        LINVT_WITH_LORA,
+        ("LinVT from merging, learning on", "tuned"),
+    ),
     "from merging, or from random weights": (LINVT_WITH_LORA, ("LinVT", "tuned")),
     "LinVT, Table 2: SVR and TTA, or TTA alone": (("from merging, multi_c", "tuned"), TTA_WITH_LORA),
     "LinVT, Table 4: multi_c, or one scale": _from_merging("multi_c", "one scale"),
