@@ -251,7 +251,7 @@ def test_tokens_that_were_made_once_are_given_to_the_llm_as_they_are(videos, ima
 
 
 def test_the_frames_that_tell_are_those_of_the_shots_that_are_asked_about(videos):
-    shown = asked_frames(videos)
+    shown = asked_frames(videos, "test")
     questions = [(number, question) for number, asked in enumerate(videos.questions) for question in asked]
     assert [[question] for _, question in questions] == shown.questions
     for (number, question), place in zip(questions, shown.places, strict=True):
