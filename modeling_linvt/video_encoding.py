@@ -234,6 +234,9 @@ class VideoEncodingMixin:
             )
 
 
+# Called with tensors of several ranks, it would be compiled with shapes as variables, for which PyTorch 2.9 needs
+# setuptools, which it does not require.
+@torch.compiler.disable
 def _stack(parts: list[torch.Tensor]) -> torch.Tensor:
     """`torch.stack`, without a copy of a single part: V of a long video takes gigabytes."""
     return parts[0][None] if len(parts) == 1 else torch.stack(parts)

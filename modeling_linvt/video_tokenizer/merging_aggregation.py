@@ -59,9 +59,6 @@ class MergingAggregator(nn.Module):
             self.relevance.init_words()
             init.constant_(self.log_emphasis, math.log(INITIAL_EMPHASIS))
 
-    # Between clusters, which a compiler leaves alone, little is left; and it would be compiled anew, or with shapes as
-    # variables (for which PyTorch 2.9 needs setuptools, and does not say so), for videos of another length.
-    @torch.compiler.disable
     def forward(
         self,
         kept: KeptTokens,
