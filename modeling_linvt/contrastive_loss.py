@@ -60,11 +60,7 @@ class VideoTextContrast(nn.Module):
             if len(text_ids) < 2:
                 return (videos.sum() + texts.sum() + scale.sum()) * 0
             logits = scale * F.normalize(videos, dim=-1) @ F.normalize(texts, dim=-1).T
-        # The same answer on two videos is right for both of them.
-        same_text = (text_ids[:, None] == text_ids[None, :]).fill_diagonal_(False)
-        logits = logits.masked_fill(same_text, float("-inf"))
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return info_nce(logits, text_ids)
 
     def _pairs(
         self, embeds: torch.Tensor | None, is_video: torch.Tensor | None, labels: torch.Tensor
@@ -78,6 +74,21 @@ class VideoTextContrast(nn.Module):
         rows = (is_video.any(1) & is_answer.any(1)).nonzero()[:, 0]
         embeds, is_video, is_answer, labels = embeds[rows].float(), is_video[rows], is_answer[rows], labels[rows]
         return _mean(embeds, is_video), _mean(embeds, is_answer), hash_texts(labels, is_answer)
+
+
+def info_nce(logits: torch.Tensor, text_ids: torch.Tensor) -> torch.Tensor:
+    """
+    InfoNCE in both directions, a scalar.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(pairs, pairs)`): Of each video with each text.
+        text_ids (`torch.LongTensor` of shape `(pairs,)`): Equal for equal texts.
+    """
+    # The same text on two videos is right for both of them.
+    same_text = (text_ids[:, None] == text_ids[None, :]).fill_diagonal_(False)
+    logits = logits.masked_fill(same_text, float("-inf"))
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def _mean(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -129,4 +140,4 @@ def _all_gather_padded(rows: torch.Tensor, counts: list[int]) -> list[torch.Tens
     return [part[:count] for part, count in zip(gathered, counts, strict=True)]
 
 
-__all__ = ["FRESH_LOGIT_SCALE", "VideoTextContrast", "gather_pairs", "hash_texts"]
+__all__ = ["FRESH_LOGIT_SCALE", "VideoTextContrast", "gather_pairs", "hash_texts", "info_nce"]

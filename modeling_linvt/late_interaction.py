@@ -2,17 +2,16 @@
 
 The paper contrasts means of video tokens with texts (Sec. 3.3; `contrastive_loss.py`), which says of a video as a
 whole what it shows. Here every word of a text looks for the token of a video that it fits best, as in FILIP (Yao et
-al. 2021), so that besides which tokens a text is about is learnt: `token_relevance.py`.
+al. 2021), so that it is also learnt which tokens a text is about: `token_relevance.py`.
 """
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from linvt.contrastive_loss import gather_pairs
+from linvt.contrastive_loss import gather_pairs, info_nce
 from linvt.video_tokenizer.token_relevance import word_token_fits
 from linvt.video_tokenizer.video_attention import no_autocast
 
@@ -51,10 +50,7 @@ class LateInteractionContrast(nn.Module):
             # Text by text, and again in the backward pass: all fits at once would be gigabytes.
             columns = [checkpoint(_fit_of_text, text, videos, use_reentrant=False) for text in texts]
             logits = scale * torch.stack(columns, dim=1)
-        same_text = (text_ids[:, None] == text_ids[None, :]).fill_diagonal_(False)
-        logits = logits.masked_fill(same_text, float("-inf"))
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        return info_nce(logits, text_ids)
 
 
 def _fit_of_text(words: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

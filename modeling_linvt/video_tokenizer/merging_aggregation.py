@@ -20,7 +20,7 @@ from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast
 INITIAL_SHARPNESS = 100.0
 
 # What a token of full relevance adds: to its logit, at first; to the distance by which it becomes a centre, by itself
-# and by its shot; and to the weight of time between the tokens of its shot (docs/design.md has what was tried).
+# and by its shot; and to the weight of time between the tokens of its shot (docs/design.md says why).
 INITIAL_EMPHASIS = 2.0
 TOKEN_FOCUS, SHOT_FOCUS, TIME_FOCUS = 1.5, 3.0, 1.7
 RELEVANCE_STEPS = 256  # from 0 to 1, where it moves centres

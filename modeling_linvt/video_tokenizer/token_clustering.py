@@ -98,9 +98,10 @@ def farthest_points(
     left = torch.ones_like(distances, dtype=torch.bool) if mask is None else mask.clone()
     novelty, picks = distances.clone(), []
     lengths = directions.square().sum(-1)
+    factors = None if weights is None else weights.square()
     for _ in range(min(number, num_tokens)):
         # Where no token is left, which padding alone can bring about, the last pick is repeated and changes nothing.
-        farthest = distances if weights is None else distances * weights.square()
+        farthest = distances if factors is None else distances * factors
         pick = farthest.masked_fill(~left, -1).argmax(1, keepdim=True)
         picks.append(pick)
         left = left.scatter(1, pick, False)

@@ -110,13 +110,8 @@ class TokenRefiner(nn.Module):
     @staticmethod
     def _shots(shot_ids: torch.Tensor) -> list[torch.Tensor]:
         """Frames of each shot, numbered over all videos; shots of one length stand together."""
-        num_frames = shot_ids.shape[1]
-        frames_of_shot: dict[tuple[int, int], list[int]] = {}
-        for video, shots in enumerate(shot_ids.tolist()):
-            for frame, shot in enumerate(shots):
-                frames_of_shot.setdefault((video, shot), []).append(video * num_frames + frame)
         shots_of_length: dict[int, list[list[int]]] = {}
-        for frames in frames_of_shot.values():
+        for frames in _frames_of_shots(shot_ids):
             shots_of_length.setdefault(len(frames), []).append(frames)
         return [torch.tensor(shots, device=shot_ids.device) for shots in shots_of_length.values()]
 
@@ -132,11 +127,18 @@ def shot_windows(shot_ids: torch.Tensor, max_frames: int) -> torch.Tensor:
         `torch.LongTensor` of shape `(windows, frames)`: Frames, numbered over all videos; -1 behind those of a short
         window.
     """
-    shots: dict[tuple[int, int], list[int]] = {}
-    for frame, shot in enumerate(shot_ids.flatten().tolist()):
-        shots.setdefault((frame // shot_ids.shape[1], shot), []).append(frame)
     windows = [
-        frames[start : start + max_frames] for frames in shots.values() for start in range(0, len(frames), max_frames)
+        frames[start : start + max_frames]
+        for frames in _frames_of_shots(shot_ids)
+        for start in range(0, len(frames), max_frames)
     ]
     longest = max(map(len, windows))
     return torch.tensor([window + [-1] * (longest - len(window)) for window in windows], device=shot_ids.device)
+
+
+def _frames_of_shots(shot_ids: torch.Tensor) -> list[list[int]]:
+    """Frames of each shot of each video, numbered over all videos."""
+    frames_of_shot: dict[tuple[int, int], list[int]] = {}
+    for frame, shot in enumerate(shot_ids.flatten().tolist()):
+        frames_of_shot.setdefault((frame // shot_ids.shape[1], shot), []).append(frame)
+    return list(frames_of_shot.values())
