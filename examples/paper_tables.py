@@ -30,9 +30,11 @@ def main(options: Options, selection: Selection) -> None:
     folder = Path(options.output) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     names = list(VARIANTS) if selection.only is None else selection.only
-    for name in names:
-        for seed in range(VARIANTS[name].seeds):
-            run_once(name, seed, options, folder)
+    most_seeds = max((VARIANTS[name].seeds for name in names), default=0)
+    for seed in range(most_seeds):  # every row once, before any row again
+        for name in names:
+            if seed < VARIANTS[name].seeds:
+                run_once(name, seed, options, folder)
     if selection.costs:
         measure_costs(options.image_llm, folder / COSTS_FILE)
     if selection.write is not None:
