@@ -17,13 +17,18 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction, nu
         numbers[0] += number - sum(numbers)
     merges = config.start == "merge"
     directions = directions_of_tokens(frame_tokens.flatten(0, 1).tolist()) if merges else None
-    hidden = _embed(model, frame_tokens, grid, seconds)  # (frames, tokens per frame, hidden_size)
+    first, last = float(min(seconds)), float(max(seconds))
+    passed = [(float(second) - first) / (last - first) if last > first else 0.0 for second in seconds]
+    hidden = _embed(model, frame_tokens, grid, seconds, passed)  # (frames, tokens per frame, hidden_size)
     total = hidden.shape[0] * hidden.shape[1]
+    windows = _windows(shots.tolist(), config.max_shot_frames)
     kept, scores = list(range(total)), torch.zeros(total, dtype=torch.double)
     if config.use_svr:
         refined = hidden
+        if config.temporal_attention == "shot":  # then a shot does not know what share of the video has passed
+            refined = _embed(model, frame_tokens, grid, seconds, None)
         for layer in model.refiner.layers:
-            refined = _refine(layer, refined, shots, config)
+            refined = _refine(layer, refined, windows, config)
         refined = _rms_norm(refined, model.refiner.norm)
         scores = refined.flatten(0, 1) @ model.refiner.score_weight.double()
         learnt = scores
@@ -40,14 +45,12 @@ def reference_weights(model, frame_tokens, grid, seconds, shots, instruction, nu
     selection = torch.zeros(len(kept), total, dtype=torch.double)
     for row, token in enumerate(kept):
         selection[row, token] = 1
-    first, last = float(min(seconds)), float(max(seconds))
-    progress = [(float(second) - first) / (last - first) if last > first else 0.0 for second in seconds]
-    progress = torch.tensor([progress[token // frame_tokens.shape[1]] for token in kept], dtype=torch.double)
+    progress = torch.tensor([passed[token // frame_tokens.shape[1]] for token in kept], dtype=torch.double)
     if not config.use_tta:
         return _score_windows(config, scores, numbers) @ selection
     if merges:
         directions = [directions[token] for token in kept]
-        shots_of_kept = [int(shots[token // frame_tokens.shape[1]]) for token in kept]
+        shots_of_kept = [windows[token // frame_tokens.shape[1]] for token in kept]
         weights = _merge(model, hidden, scores, progress, instruction, directions, shots_of_kept, numbers)
     else:
         weights = _aggregate(model, hidden, scores, progress, instruction)
@@ -92,14 +95,26 @@ def _feed_forward(hidden, layer):
     return hidden + _linear(gelu(_linear(normed, layer.feed_forward.up_proj)), layer.feed_forward.down_proj)
 
 
-def _embed(model, frame_tokens, grid, seconds):
+def _windows(shots, max_frames):
+    """For each frame the number of the window of its shot."""
+    windows, begun = [], 0
+    for frame, shot in enumerate(shots):
+        if frame == 0:
+            windows.append(0)
+            continue
+        if shot != shots[frame - 1] or frame - begun == max_frames:
+            begun = frame
+        windows.append(windows[-1] + (begun == frame))
+    return windows
+
+
+def _embed(model, frame_tokens, grid, seconds, passed):
     size = model.config.hidden_size
     hidden = _linear(_rms_norm(frame_tokens.double(), model.token_norm), model.token_proj)
     rows, columns = grid
     for frame in range(len(hidden)):
-        first, last = float(min(seconds)), float(max(seconds))
-        progress = (float(seconds[frame]) - first) / (last - first) if last > first else 0.0
-        time = _sinusoids(float(seconds[frame]), size // 4, 0.5, 14400) + _sinusoids(progress, size // 4, 0.05, 2)
+        time = _sinusoids(float(seconds[frame]), size // 4, 0.5, 14400)
+        time += [0.0] * (size // 4) if passed is None else _sinusoids(passed[frame], size // 4, 0.05, 2)
         time = torch.tensor(time, dtype=torch.double)
         for row in range(rows):
             for column in range(columns):
@@ -111,14 +126,14 @@ def _embed(model, frame_tokens, grid, seconds):
     return hidden
 
 
-def _refine(layer, hidden, shots, config):
+def _refine(layer, hidden, windows, config):
     heads = config.num_attention_heads
     normed = _rms_norm(hidden, layer.spatial_norm)
     hidden = torch.stack(
         [hidden[t] + _attend(normed[t], normed[t], layer.spatial_attention, heads) for t in range(len(hidden))]
     )
     normed = _rms_norm(hidden, layer.temporal_norm)
-    numbers = [0] * len(hidden) if config.temporal_attention == "video" else shots.tolist()
+    numbers = [0] * len(hidden) if config.temporal_attention == "video" else windows
     over_time = torch.zeros_like(hidden)
     for number in set(numbers):
         frames = [frame for frame in range(len(hidden)) if numbers[frame] == number]

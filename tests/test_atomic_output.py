@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from linvt.atomic_output import new_file, new_folder
+from linvt.checkpoints.atomic_output import new_file, new_folder
 
 
 def names(folder: Path) -> list[str]:

@@ -219,8 +219,8 @@ def test_the_score_of_a_token_raises_its_weight(variant):
         select = staticmethod(refiner.select)
         prior_scores = staticmethod(refiner.prior_scores)
 
-        def forward(self, hidden, shot_ids):
-            scores = refiner(hidden, shot_ids)
+        def forward(self, hidden, windows):
+            scores = refiner(hidden, windows)
             return scores + torch.nn.functional.one_hot(torch.tensor([token]), scores.shape[1])
 
     model.refiner = Raised()
@@ -248,10 +248,22 @@ def test_shots_are_scored_apart_only_with_shot_attention(attention):
     assert not torch.equal(before[:, 3:], after[:, 3:])
 
 
-def test_one_shot_is_the_whole_video():
+def test_one_shot_is_the_whole_video_but_for_the_share_that_has_passed():
     inputs = make_inputs(num_shots=1)
-    shot, video = (make(temporal_attention=attention)(**inputs).video_tokens for attention in ("shot", "video"))
+    models = [make(temporal_attention=attention) for attention in ("shot", "video")]
+    for model in models:
+        torch.nn.init.zeros_(model.time_proj.weight)
+    shot, video = (model(**inputs).video_tokens for model in models)
     torch.testing.assert_close(shot, video, rtol=0, atol=1e-6)
+
+
+def test_shots_longer_than_a_window_are_scored_in_windows():
+    model, inputs = make("shot", max_shot_frames=2), make_inputs(num_frames=5, num_shots=1)
+    before = model(**inputs).token_scores.unflatten(1, (5, 12))
+    inputs["frame_tokens"][:, 2] += 1
+    after = model(**inputs).token_scores.unflatten(1, (5, 12))
+    changed = [not torch.equal(before[:, frame], after[:, frame]) for frame in range(5)]
+    assert changed == [False, False, True, True, False]
 
 
 def test_shot_attention_needs_shots():

@@ -20,13 +20,13 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from linvt.atomic_output import new_file
+from linvt.checkpoints.atomic_output import new_file
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video.source_files import SourceFile, describe_source
 from linvt.processors.video.video_sources import resolve_video
 from linvt.progress import Progress
 from linvt.training.chat_prompts import read_video_inputs
-from linvt.training.encoder_fingerprint import encoder_fingerprint
+from linvt.encoder_fingerprint import encoder_fingerprint
 from linvt.training.training_rows import BadRowError, RowVideos
 from linvt.training.video_identity import shot_detector_identity, video_identity
 

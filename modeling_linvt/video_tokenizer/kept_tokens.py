@@ -1,19 +1,51 @@
-"""The frame tokens that SVR hands on to TTA, and what is known of each."""
+"""Frame tokens between SVR and TTA: as SVR has scored them, and as TTA mixes them."""
 
 from typing import NamedTuple
 
 import torch
 
 
+class ScoredTokens(NamedTuple):
+    """
+    Holds frame tokens of videos with their scores and whereabouts, in the order of time and place: all that is needed
+    of a video to answer questions about it.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(videos, tokens, embedding_size)`): Rows of V.
+        scores (`torch.FloatTensor` of shape `(videos, tokens)`): By which the best are kept.
+        score_bias (`torch.FloatTensor` of shape `(videos, tokens)`): The part of the score that TTA adds to the
+            logit of the token, which keeps the result an average and lets the scores learn.
+        seconds (`torch.FloatTensor` of shape `(videos, tokens)`): Time of each token's frame.
+        places (`torch.LongTensor` of shape `(videos, tokens)`): Place in the frame, `row * columns + column`.
+        shots (`torch.LongTensor` of shape `(videos, tokens)`): A number for each window of a shot; see
+            `shot_windows`.
+        span_seconds (`torch.FloatTensor` of shape `(videos, 2)`): Time of the first and of the last frame of the
+            video, whether or not tokens of these were kept.
+    """
+
+    tokens: torch.Tensor
+    scores: torch.Tensor
+    score_bias: torch.Tensor
+    seconds: torch.Tensor
+    places: torch.Tensor
+    shots: torch.Tensor
+    span_seconds: torch.Tensor
+
+    def select(self, places: torch.Tensor) -> "ScoredTokens":
+        """Keeps the tokens at `places`, `(videos, kept tokens)`."""
+        tokens = self.tokens.take_along_dim(places[..., None], 1)
+        others = (values.take_along_dim(places, 1) for values in self[1:-1])
+        return ScoredTokens(tokens, *others, self.span_seconds)
+
+
 class KeptTokens(NamedTuple):
     """
-    Holds the kept tokens of videos, in the order of time.
+    Holds the kept tokens of videos as TTA mixes them, in the order of time.
 
     Args:
         tokens (`torch.Tensor` of shape `(videos, tokens, embedding_size)`): Rows of V.
         visual (`torch.Tensor` of shape `(videos, tokens, hidden_size)`): What queries and keys see of them.
-        score_bias (`torch.FloatTensor` of shape `(videos, tokens)`): Significance of each token. It is added to the
-            logit of the token, which keeps the result an average and lets the scores learn.
+        score_bias (`torch.FloatTensor` of shape `(videos, tokens)`): See [`ScoredTokens`].
         progress (`torch.FloatTensor` of shape `(videos, tokens)`): When in the video each token is: 0 in its first
             frame, 1 in its last.
         shot_ids (`torch.LongTensor` of shape `(videos, tokens)`): Shot of each token.
@@ -28,10 +60,14 @@ class KeptTokens(NamedTuple):
     shot_ids: torch.Tensor
     directions: torch.Tensor | None = None
 
-    def select(self, places: torch.Tensor) -> "KeptTokens":
-        """Keeps the tokens at `places`, `(videos, kept tokens)`."""
-        return KeptTokens(*(None if values is None else _select(values, places) for values in self))
 
+def best_places(scores: torch.Tensor, number: int) -> torch.Tensor:
+    """
+    Returns the positions of the `number` best scores of each video, ascending; of equal scores the earlier is better.
 
-def _select(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return values.take_along_dim(places[..., None] if values.dim() == 3 else places, 1)
+    Args:
+        scores (`torch.FloatTensor` of shape `(videos, tokens)`): In the order of time and place.
+    """
+    # Stable, since topk would not say which of equal scores it takes.
+    best_first = scores.sort(dim=1, descending=True, stable=True).indices
+    return best_first[:, :number].sort(dim=1).values

@@ -7,6 +7,7 @@ makes the module linear in the sense of the paper (Sec. 3.2) and gives the image
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,12 +16,12 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
-from linvt.video_tokenizer.kept_tokens import KeptTokens
+from linvt.video_tokenizer.kept_tokens import KeptTokens, ScoredTokens
 from linvt.video_tokenizer.merging_aggregation import MergingAggregator
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.video_tokenizer.token_clustering import token_directions
 from linvt.video_tokenizer.token_pooling import even_pooling_matrix, rows_in_order_of_time, windows_by_score
-from linvt.video_tokenizer.token_refiner import TokenRefiner
+from linvt.video_tokenizer.token_refiner import TokenRefiner, shot_windows
 from linvt.video_tokenizer.video_attention import RMSNorm, no_autocast, sinusoidal_features
 
 
@@ -113,14 +114,15 @@ class LinVTVideoModel(PreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        frame_tokens: torch.Tensor,
-        grid: tuple[int, int],
-        frame_seconds: torch.Tensor,
+        frame_tokens: torch.Tensor | None = None,
+        grid: tuple[int, int] = (1, 1),
+        frame_seconds: torch.Tensor | None = None,
         shot_ids: torch.Tensor | None = None,
         instruction_embeds: torch.Tensor | None = None,
         instruction_mask: torch.Tensor | None = None,
         output_token_weights: bool = False,
         num_video_tokens: int | None = None,
+        kept_tokens: ScoredTokens | None = None,
     ) -> LinVTVideoOutput:
         """
         Args:
@@ -130,7 +132,7 @@ class LinVTVideoModel(PreTrainedModel):
             grid (`tuple[int, int]`): Rows and columns of a frame's tokens.
             frame_seconds (`torch.Tensor` of shape `(videos, frames)`): Time of each frame, in seconds.
             shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot that each frame belongs to,
-                needed with `temporal_attention="shot"`.
+                needed with `temporal_attention="shot"`. Frames of a shot stand in a row.
             instruction_embeds (`torch.Tensor` of shape `(videos, text_length, embedding_size)`, *optional*):
                 The LLM's input embeddings of the user's instruction, read with `text_conditioning`.
             instruction_mask (`torch.BoolTensor` of shape `(videos, text_length)`, *optional*):
@@ -138,72 +140,91 @@ class LinVTVideoModel(PreTrainedModel):
             output_token_weights (`bool`, *optional*, defaults to `False`): Whether to return W.
             num_video_tokens (`int`, *optional*): Video tokens to make; those of the configuration by default, and
                 always with `start="random"`, which has learnt as many queries.
+            kept_tokens ([`ScoredTokens`], *optional*): What SVR has kept of videos that were seen before, in place of
+                their frames; with their `grid`. W is then that of these tokens.
 
         Raises:
             `ValueError`: If inputs do not fit each other or the configuration.
         """
-        num_videos, num_frames, tokens_per_frame, _ = frame_tokens.shape
         number = self.config.num_video_tokens if num_video_tokens is None else num_video_tokens
         self.config.check_num_video_tokens(number)
-        if grid[0] * grid[1] != tokens_per_frame:
-            raise ValueError(f"A grid of {grid[0]} x {grid[1]} does not fit the {tokens_per_frame} tokens of a frame.")
-        if shot_ids is None:
-            if self.config.temporal_attention == "shot":
-                raise ValueError("temporal_attention is 'shot', so shot_ids must be given, one per frame.")
-            shot_ids = frame_seconds.new_zeros(frame_seconds.shape, dtype=torch.long)
-        if instruction_embeds is None:
-            instruction_embeds = frame_tokens.new_zeros(num_videos, 0, self.config.embedding_size)
-        if instruction_mask is None:
-            instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
-
-        if self.refiner is None and self.aggregator is None:
-            return self._average_tokens(frame_tokens.flatten(1, 2), number, output_token_weights)
-        visual = self._embed(frame_tokens, grid, frame_seconds)  # (videos, frames, tokens per frame, hidden_size)
-        directions = token_directions(frame_tokens) if self.merges else None
-        scores = visual.new_zeros(num_videos, num_frames * tokens_per_frame, dtype=torch.float32)
-        bias = scores
-        if self.refiner is not None:
-            bias = scores = self.refiner(visual, shot_ids)
-            if directions is not None:
-                scores = scores + self.refiner.prior_scores(directions, shot_ids)
-                # Where clusters say what is averaged, the prior has done its part once it has chosen the tokens.
-                bias = bias if self.aggregator is not None else scores
-        kept = KeptTokens(
-            tokens=frame_tokens.flatten(1, 2),
-            visual=visual.flatten(1, 2),
-            score_bias=bias,
-            progress=_progress(frame_seconds).repeat_interleave(tokens_per_frame, 1),
-            shot_ids=shot_ids.repeat_interleave(tokens_per_frame, 1),
-            directions=None if directions is None else directions.flatten(1, 2),
-        )
-        places = keys = None
-        if self.refiner is not None:
-            places = self.refiner.select(scores)  # (videos, kept tokens)
-            kept = kept.select(places)
-
-        if self.aggregator is not None:
-            weights, keys = self.aggregator(kept, instruction_embeds, instruction_mask, number)
-            weights = rows_in_order_of_time(weights, kept.progress)
-        else:
-            multi = self.config.multi_scale == "multi_c"
-            weights = windows_by_score(
-                kept.score_bias, self.config.video_tokens_per_scale(number) if multi else [number]
-            )
+        if (frame_tokens is None) == (kept_tokens is None):
+            raise ValueError("Give either frame_tokens, or the kept_tokens of videos that were seen before.")
+        scores = places = None
+        if frame_tokens is not None:
+            if self.refiner is None and self.aggregator is None:
+                return self._average_tokens(frame_tokens.flatten(1, 2), number, output_token_weights)
+            kept_tokens = self.score(frame_tokens, grid, frame_seconds, shot_ids)
+            if self.refiner is not None:
+                scores = kept_tokens.scores
+                places = self.refiner.select(scores)  # (videos, kept tokens)
+                kept_tokens = kept_tokens.select(places)
+        kept: Any = kept_tokens
+        weights, keys = self._mix(kept, grid, instruction_embeds, instruction_mask, number)
         token_weights = None
         if output_token_weights:
             token_weights = weights
-            if places is not None:
+            if places is not None and scores is not None:
                 index = places[:, None, :].expand_as(weights)
                 token_weights = weights.new_zeros(*weights.shape[:2], scores.shape[1]).scatter(2, index, weights)
         # The only place where frame tokens are touched, but for the average tokens.
         with no_autocast(kept.tokens.device):
             video_tokens = weights.to(kept.tokens.dtype) @ kept.tokens
         return LinVTVideoOutput(
-            video_tokens=video_tokens,
-            token_weights=token_weights,
-            token_scores=None if self.refiner is None else scores,
-            relevance_keys=keys,
+            video_tokens=video_tokens, token_weights=token_weights, token_scores=scores, relevance_keys=keys
         )
+
+    def score(
+        self,
+        frame_tokens: torch.Tensor,
+        grid: tuple[int, int],
+        frame_seconds: torch.Tensor,
+        shot_ids: torch.Tensor | None = None,
+    ) -> ScoredTokens:
+        """
+        Scores all frame tokens of videos by SVR, or by nothing without it. With [`scores_shot_by_shot`] the scores of
+        a shot do not depend on the rest of its video.
+
+        Args: See `forward`.
+        """
+        num_videos, num_frames, tokens_per_frame, _ = frame_tokens.shape
+        if grid[0] * grid[1] != tokens_per_frame:
+            raise ValueError(f"A grid of {grid[0]} x {grid[1]} does not fit the {tokens_per_frame} tokens of a frame.")
+        if shot_ids is None:
+            if self.config.temporal_attention == "shot":
+                raise ValueError("temporal_attention is 'shot', so shot_ids must be given, one per frame.")
+            shot_ids = frame_seconds.new_zeros(frame_seconds.shape, dtype=torch.long)
+        windows = shot_windows(shot_ids, self.config.max_shot_frames)
+        scores = frame_tokens.new_zeros(num_videos, num_frames * tokens_per_frame, dtype=torch.float32)
+        bias = scores
+        if self.refiner is not None:
+            bias = scores = self.refiner(self._embed_frames(frame_tokens, grid, frame_seconds), windows)
+            if self.merges:
+                scores = scores + self.refiner.prior_scores(token_directions(frame_tokens), windows)
+                # Where clusters say what is averaged, the prior has done its part once it has chosen the tokens.
+                bias = bias if self.aggregator is not None else scores
+        numbers = [number for number, window in enumerate(windows) for _ in window]
+        shots = torch.tensor(numbers, device=frame_tokens.device).view(num_videos, -1)
+        seconds = frame_seconds.float()
+        return ScoredTokens(
+            tokens=frame_tokens.flatten(1, 2),
+            scores=scores,
+            score_bias=bias,
+            seconds=seconds.repeat_interleave(tokens_per_frame, 1),
+            places=torch.arange(tokens_per_frame, device=seconds.device).repeat(num_videos, num_frames),
+            shots=shots.repeat_interleave(tokens_per_frame, 1),
+            span_seconds=torch.stack([seconds.amin(1), seconds.amax(1)], dim=1),
+        )
+
+    @property
+    def scores_shot_by_shot(self) -> bool:
+        """
+        Returns whether the scores of a token depend on its own shot (or window of a long one) and on absolute time
+        alone, so that a video can be scored piece by piece: what is learnt looks no further, or nothing is learnt.
+        """
+        if self.refiner is None:
+            return False
+        return self.config.temporal_attention == "shot" or (self.merges and not bool(self.refiner.score_weight.any()))
 
     def blank_video(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """Inputs of `forward` that all its weights take part in: one frame of one token; see `rank_agreement.py`."""
@@ -212,20 +233,64 @@ class LinVTVideoModel(PreTrainedModel):
         shot_ids = torch.zeros(1, 1, device=device, dtype=torch.long)
         return frame_tokens, (1, 1), frame_seconds, shot_ids
 
-    def _embed(self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor) -> torch.Tensor:
-        """Projects the tokens to `hidden_size` and adds their time and place in the frame."""
-        rows, columns = grid
-        dtype, device = self.token_proj.weight.dtype, frame_tokens.device
-        size = self.config.hidden_size
-        # Time from half a second to four hours; progress, rows and columns as fractions, down to a 40th.
-        time = sinusoidal_features(frame_seconds, size // 4, 0.5, 14_400)
-        time = torch.cat([time, sinusoidal_features(_progress(frame_seconds), size // 4, 0.05, 2)], dim=-1)
-        time = time[:, :, None, :]
-        row = sinusoidal_features((torch.arange(rows, device=device) + 0.5) / rows, size // 4, 0.05, 2)
-        column = sinusoidal_features((torch.arange(columns, device=device) + 0.5) / columns, size // 4, 0.05, 2)
-        place = torch.cat([row.repeat_interleave(columns, 0), column.repeat(rows, 1)], dim=-1)
-        positions = self.time_proj(time.to(dtype)) + self.place_proj(place.to(dtype))
-        return self.token_proj(self.token_norm(frame_tokens.to(dtype))) + positions
+    def _embed_frames(
+        self, frame_tokens: torch.Tensor, grid: tuple[int, int], frame_seconds: torch.Tensor
+    ) -> torch.Tensor:
+        """What SVR sees of all tokens, `(videos, frames, tokens per frame, hidden_size)`."""
+        # How much of the video has passed is not known to who sees it shot by shot.
+        progress = None if self.config.temporal_attention == "shot" else _progress(frame_seconds)
+        times = self._embed_times(frame_seconds, progress)[:, :, None, :]
+        return self._project(frame_tokens) + times + self._embed_places(grid, frame_tokens.device)
+
+    def _mix(
+        self,
+        kept: ScoredTokens,
+        grid: tuple[int, int],
+        instruction_embeds: torch.Tensor | None,
+        instruction_mask: torch.Tensor | None,
+        num_video_tokens: int,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """W over the kept tokens, and what words are compared with, by TTA, or without it by the scores alone."""
+        if self.aggregator is None:
+            multi = self.config.multi_scale == "multi_c"
+            numbers = self.config.video_tokens_per_scale(num_video_tokens) if multi else [num_video_tokens]
+            return windows_by_score(kept.score_bias, numbers), None
+        if instruction_embeds is None:
+            instruction_embeds = kept.tokens.new_zeros(len(kept.tokens), 0, self.config.embedding_size)
+        if instruction_mask is None:
+            instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
+        first, last = kept.span_seconds[:, :1], kept.span_seconds[:, 1:]
+        progress = (kept.seconds - first) / (last - first).clamp(min=1e-3)
+        places = self._embed_places(grid, kept.tokens.device)[kept.places]
+        mixed = KeptTokens(
+            tokens=kept.tokens,
+            visual=self._project(kept.tokens) + self._embed_times(kept.seconds, progress) + places,
+            score_bias=kept.score_bias,
+            progress=progress,
+            shot_ids=kept.shots,
+            directions=token_directions(kept.tokens) if self.merges else None,
+        )
+        weights, keys = self.aggregator(mixed, instruction_embeds, instruction_mask, num_video_tokens)
+        return rows_in_order_of_time(weights, progress), keys
+
+    def _project(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.token_proj(self.token_norm(tokens.to(self.token_proj.weight.dtype)))
+
+    def _embed_times(self, seconds: torch.Tensor, progress: torch.Tensor | None) -> torch.Tensor:
+        """Times from half a second to four hours, and fractions of the video, down to a 40th; any shape."""
+        size = self.config.hidden_size // 4
+        time = sinusoidal_features(seconds, size, 0.5, 14_400)
+        passed = torch.zeros_like(time) if progress is None else sinusoidal_features(progress, size, 0.05, 2)
+        return self.time_proj(torch.cat([time, passed], dim=-1).to(self.time_proj.weight.dtype))
+
+    def _embed_places(self, grid: tuple[int, int], device: torch.device) -> torch.Tensor:
+        """Rows and columns as fractions, down to a 40th: `(tokens per frame, hidden_size)`."""
+        size = self.config.hidden_size // 4
+        row, column = (
+            sinusoidal_features((torch.arange(number, device=device) + 0.5) / number, size, 0.05, 2) for number in grid
+        )
+        place = torch.cat([row.repeat_interleave(grid[1], 0), column.repeat(grid[0], 1)], dim=-1)
+        return self.place_proj(place.to(self.place_proj.weight.dtype))
 
     def _average_tokens(self, tokens: torch.Tensor, number: int, output_token_weights: bool) -> LinVTVideoOutput:
         """The naive baseline of Tab. 2: each video token is the plain mean of one even window of frame tokens."""

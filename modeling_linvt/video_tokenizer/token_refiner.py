@@ -5,6 +5,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
+from linvt.video_tokenizer.kept_tokens import best_places
 from linvt.video_tokenizer.token_clustering import log_novelty
 from linvt.video_tokenizer.video_attention import FeedForward, RMSNorm, VideoAttention, no_autocast
 
@@ -57,39 +58,46 @@ class TokenRefiner(nn.Module):
         # A vector, not a Linear: what adapts or quantises linear layers must not take the scores out of float32.
         self.score_weight = nn.Parameter(torch.zeros(config.hidden_size))
 
-    def forward(self, hidden: torch.Tensor, shot_ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, windows: list[list[int]]) -> torch.Tensor:
         """
         Args:
             hidden (`torch.Tensor` of shape `(videos, frames, tokens per frame, hidden_size)`).
-            shot_ids (`torch.LongTensor` of shape `(videos, frames)`): Number of the shot that each frame belongs to.
+            windows (`list[list[int]]`): As `shot_windows` gives them.
 
         Returns:
             `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`: What it has learnt to think of each
             token. With `start="random"` these are the scores; with `"merge"` they add to [`prior_scores`].
         """
-        num_videos, num_frames = shot_ids.shape
-        shots = self._shots(shot_ids) if self.config.temporal_attention == "shot" else None
+        num_videos, num_frames = hidden.shape[:2]
+        attended = None
+        if self.config.temporal_attention == "shot":
+            of_length: dict[int, list[list[int]]] = {}  # windows of one length attend at once
+            for window in windows:
+                of_length.setdefault(len(window), []).append(window)
+            attended = [torch.tensor(some, device=hidden.device) for some in of_length.values()]
         hidden = hidden.flatten(0, 1)
         for layer in self.layers:
-            hidden = layer(hidden, num_frames, shots)
+            hidden = layer(hidden, num_frames, attended)
         hidden = self.norm(hidden).unflatten(0, (num_videos, -1)).flatten(1, 2)
         with no_autocast(hidden.device):
             return hidden.float() @ self.score_weight.float()
 
-    def prior_scores(self, directions: torch.Tensor, shot_ids: torch.Tensor) -> torch.Tensor:
+    def prior_scores(self, directions: torch.Tensor, windows: list[list[int]]) -> torch.Tensor:
         """
         How new each token is to its shot; see `log_novelty`.
 
         Args:
             directions (`torch.FloatTensor` of shape `(videos, frames, tokens per frame, channels)`).
-            shot_ids (`torch.LongTensor` of shape `(videos, frames)`).
+            windows (`list[list[int]]`): As `shot_windows` gives them.
 
         Returns:
             `torch.FloatTensor` of shape `(videos, frames * tokens per frame)`.
         """
-        windows = shot_windows(shot_ids, self.config.max_shot_frames)
-        novelty = log_novelty(directions.flatten(0, 1), windows, self.config.top_k)
-        return novelty.unflatten(0, shot_ids.shape).flatten(1, 2)
+        longest = max(map(len, windows))
+        padded = [window + [-1] * (longest - len(window)) for window in windows]
+        padded = torch.tensor(padded, device=directions.device)
+        novelty = log_novelty(directions.flatten(0, 1), padded, self.config.top_k)
+        return novelty.unflatten(0, directions.shape[:2]).flatten(1, 2)
 
     def select(self, scores: torch.Tensor) -> torch.Tensor:
         """
@@ -100,45 +108,27 @@ class TokenRefiner(nn.Module):
         one that was dropped by mistake would stay so. To add Gumbel noise and take the best is to draw (Kool et al.
         2019, Sec. 2).
         """
-        num_kept = min(self.config.top_k, scores.shape[1])
         if self.training and self.score_weight.requires_grad:
             scores = scores.detach() - torch.empty_like(scores).exponential_().log()
-        # Of equal scores the earlier token is kept: topk would not say which.
-        best_first = scores.sort(dim=1, descending=True, stable=True).indices
-        return best_first[:, :num_kept].sort(dim=1).values
-
-    @staticmethod
-    def _shots(shot_ids: torch.Tensor) -> list[torch.Tensor]:
-        """Frames of each shot, numbered over all videos; shots of one length stand together."""
-        shots_of_length: dict[int, list[list[int]]] = {}
-        for frames in _frames_of_shots(shot_ids):
-            shots_of_length.setdefault(len(frames), []).append(frames)
-        return [torch.tensor(shots, device=shot_ids.device) for shots in shots_of_length.values()]
+        return best_places(scores, self.config.top_k)
 
 
-def shot_windows(shot_ids: torch.Tensor, max_frames: int) -> torch.Tensor:
+def shot_windows(shot_ids: torch.Tensor, max_frames: int) -> list[list[int]]:
     """
-    Frames of each shot, in windows of `max_frames` at most.
+    Cuts videos into what is looked at together: shots, and of longer ones windows of `max_frames` from their start on.
 
     Args:
-        shot_ids (`torch.LongTensor` of shape `(videos, frames)`).
+        shot_ids (`torch.LongTensor` of shape `(videos, frames)`): Shot of each frame, frames of a shot in a row.
 
     Returns:
-        `torch.LongTensor` of shape `(windows, frames)`: Frames, numbered over all videos; -1 behind those of a short
-        window.
+        `list[list[int]]`: Frames of each window, numbered over all videos; all frames, in order.
     """
-    windows = [
-        frames[start : start + max_frames]
-        for frames in _frames_of_shots(shot_ids)
-        for start in range(0, len(frames), max_frames)
-    ]
-    longest = max(map(len, windows))
-    return torch.tensor([window + [-1] * (longest - len(window)) for window in windows], device=shot_ids.device)
-
-
-def _frames_of_shots(shot_ids: torch.Tensor) -> list[list[int]]:
-    """Frames of each shot of each video, numbered over all videos."""
-    frames_of_shot: dict[tuple[int, int], list[int]] = {}
+    windows: list[list[int]] = []
+    before, num_frames = None, shot_ids.shape[1]
     for frame, shot in enumerate(shot_ids.flatten().tolist()):
-        frames_of_shot.setdefault((frame // shot_ids.shape[1], shot), []).append(frame)
-    return list(frames_of_shot.values())
+        of_video = (frame // num_frames, shot)
+        if of_video != before or len(windows[-1]) == max_frames:
+            windows.append([])
+        windows[-1].append(frame)
+        before = of_video
+    return windows
