@@ -26,4 +26,14 @@ def frame_clips(shot_ids: torch.Tensor, frames_per_patch: int) -> torch.Tensor:
     return torch.tensor(clips, device=shot_ids.device)
 
 
-__all__ = ["frame_clips"]
+def clip_seconds(milliseconds: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
+    """
+    Returns the mean time of the frames of each clip in seconds, float32 `(clips,)`.
+
+    Args:
+        milliseconds (`torch.LongTensor` of shape `(frames,)`), clips (`torch.LongTensor`): As [`frame_clips`] has them.
+    """
+    return milliseconds[clips].double().mean(1).float() / 1000
+
+
+__all__ = ["clip_seconds", "frame_clips"]

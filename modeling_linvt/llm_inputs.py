@@ -141,7 +141,7 @@ class LLMInputsMixin(VideoEncodingMixin):
         is_video = None if features is None else mm_token_type_ids == VIDEO
         if not isinstance(self.contrast, LateInteractionContrast):
             return None if features is None else embeds, is_video, labels
-        device, relevance = self._video_tokenizer_device(labels.device), self.video_tokenizer.aggregator.relevance
+        device, relevance = self.video_tokenizer_device(labels.device), self.video_tokenizer.aggregator.relevance
         labels = labels.to(device)
         words, keys, text_ids = torch.zeros(0, 1, relevance.size, device=device), [], labels.new_zeros(0)
         if features is not None and embeds is not None and instruction_turns is not None:  # all or none

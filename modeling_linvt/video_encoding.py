@@ -1,16 +1,21 @@
 """Encodes videos: frames to V by the image-LLM's encoder, V to video tokens by the video tokenizer."""
 
+from collections.abc import Iterable, Iterator, Mapping
+
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTConfig
-from linvt.frame_clips import frame_clips
+from linvt.frame_clips import clip_seconds, frame_clips
 from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family, projector_family
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_frame_tokens, blank_video_tokens
+from linvt.streaming_encoder import StreamingEncoder, check_memory
 from linvt.video_inputs import VideoInputs
+from linvt.video_tokenizer.kept_tokens import ScoredTokens
+from linvt.video_tokenizer.video_memory import VideoMemory
 
 
 class VideoEncodingMixin:
@@ -43,6 +48,7 @@ class VideoEncodingMixin:
         video_shot_ids: torch.Tensor | None = None,
         video_frame_tokens: torch.Tensor | None = None,
         video_token_grid: torch.Tensor | None = None,
+        video_memories: list[VideoMemory | None] | None = None,
         instruction_embeds: list[torch.Tensor] | None = None,
         num_video_tokens: int | None = None,
         output_token_weights: bool = False,
@@ -52,7 +58,7 @@ class VideoEncodingMixin:
 
         Args:
             pixel_values_videos, video_num_frames, video_milliseconds, video_shot_ids, video_frame_tokens,
-                video_token_grid: See [`VideoInputs`].
+                video_token_grid, video_memories: See [`VideoInputs`].
             instruction_embeds (`list[torch.Tensor]`, *optional*): Per video the input embeddings of the instruction,
                 `(text_length, channels)`.
             num_video_tokens (`int`, *optional*): Tokens to make of each video; those of the configuration by default,
@@ -66,6 +72,7 @@ class VideoEncodingMixin:
             video_shot_ids,
             video_frame_tokens,
             video_token_grid,
+            video_memories,
         )
         clips = videos.clips(self.config.frames_per_patch)
         tokens, grid = self._frame_tokens_of_videos(videos, clips)
@@ -91,10 +98,37 @@ class VideoEncodingMixin:
         ranks.finish(lambda: blank_video_tokens(self))
         return features
 
+    def see(self, pieces: Iterable[Mapping[str, torch.Tensor]]) -> VideoMemory:
+        """
+        Sees one video, and remembers it: the tokens that SVR keeps, which stand for the video in any later prompt. What
+        is held in the process does not grow with the length of the video; see [`StreamingEncoder`].
+
+        Args:
+            pieces (`Iterable[Mapping]`): Its frames in order, in pieces of any size, as
+                [`LinVTVideoProcessor.iter_video`] gives them, or as the only piece what the processor returns of one
+                video: `pixel_values_videos`, `video_milliseconds` and `video_shot_ids`.
+
+        Example:
+
+        ```python
+        >>> memory = model.see(processor.video_processor.iter_video("lecture.mp4", fps=1.0))
+        >>> memory.save("lecture.memory.safetensors")
+        ```
+        """
+        encoder = StreamingEncoder(self)
+        for piece in pieces:
+            if len(piece.get("video_num_frames", (0,))) != 1:
+                raise ValueError(f"A piece holds {len(piece['video_num_frames'])} videos; a memory is of one video.")
+            names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
+            encoder.add(**{name: piece[name] for name in names if name in piece})
+        return encoder.memory()
+
     def _frame_tokens_of_videos(
         self, videos: VideoInputs, clips: list[torch.Tensor], ranks: RankAgreement = ALONE
-    ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """V of all videos, one after the other, and its grid."""
+    ) -> tuple[torch.Tensor | None, tuple[int, int]]:
+        """V of all videos, one after the other, and its grid; `None` where all are memories."""
+        if not clips:
+            return None, (1, 1)
         if videos.video_frame_tokens is None:
             frames = videos.pixel_values_videos
             tokens = self.get_frame_tokens(frames, torch.cat(clips).to(frames.device), ranks)
@@ -110,53 +144,80 @@ class VideoEncodingMixin:
         self,
         videos: VideoInputs,
         clips: list[torch.Tensor],
-        tokens: torch.Tensor,
+        tokens: torch.Tensor | None,
         grid: tuple[int, int],
         instruction_embeds: list[torch.Tensor] | None,
         num_video_tokens: int | None,
         output_token_weights: bool,
         ranks: RankAgreement = ALONE,
     ) -> LinVTVideoFeatures:
-        """Video tokens of V. Videos of equal length go through the video tokenizer together, without padding."""
-        lengths = [len(clip) for clip in clips]
-        device = self._video_tokenizer_device(tokens.device)
-        milliseconds, shot_ids = videos.video_milliseconds.cpu(), videos.video_shot_ids
-        seconds = [milliseconds[clip].double().mean(1).float() / 1000 for clip in clips]
-        # Clips never cross a cut: the shot of a clip is that of its first frame.
-        shots = None if shot_ids is None else [shot_ids.cpu()[clip[:, 0]] for clip in clips]
-        per_video = tokens.split(lengths)
-
+        """Video tokens of V, and of memories."""
+        groups = [] if tokens is None else list(self._groups_of_frames(videos, clips, tokens, grid))
+        groups += self._groups_of_memories(videos.memories)
         outputs, order = [], []
-        for length in sorted(set(lengths)):
-            group = [video for video in range(len(videos)) if lengths[video] == length]
+        for group, inputs, kept_tokens in groups:
             embeds, mask = None, None
             if instruction_embeds is not None:
+                device = (inputs[0] if kept_tokens is None else kept_tokens.tokens).device
                 embeds, mask = pad_texts([instruction_embeds[video] for video in group], device)
+            asked = {"output_token_weights": output_token_weights, "num_video_tokens": num_video_tokens}
+            if kept_tokens is not None:
+                asked["kept_tokens"] = kept_tokens
             ranks.announce()
-            outputs.append(
-                self.video_tokenizer(
-                    _stack([per_video[video] for video in group]).to(device),
-                    grid,
-                    _stack([seconds[video] for video in group]).to(device),
-                    None if shots is None else _stack([shots[video] for video in group]).to(device),
-                    embeds,
-                    mask,
-                    output_token_weights=output_token_weights,
-                    num_video_tokens=num_video_tokens,
-                    return_dict=True,  # whatever its own configuration says
-                )
-            )
+            # Returns no tuple, whatever its own configuration says.
+            outputs.append(self.video_tokenizer(*inputs, embeds, mask, **asked, return_dict=True))
             order += group
         back = [order.index(video) for video in range(len(videos))]  # to the order of the prompts
         video_tokens = torch.cat([output.video_tokens for output in outputs]) if len(outputs) > 1 else None
         features = LinVTVideoFeatures(
-            pooler_output=outputs[0].video_tokens if video_tokens is None else video_tokens[back], token_grid=grid
+            pooler_output=outputs[0].video_tokens if video_tokens is None else video_tokens[back],
+            token_grid=groups[0][1][1],
         )
         for name in ("token_weights", "token_scores", "relevance_keys"):
-            if outputs[0].get(name) is not None:
-                rows = [row for output in outputs for row in output[name]]
+            rows = []
+            for output, (group, *_) in zip(outputs, groups, strict=True):
+                rows += [None] * len(group) if output.get(name) is None else list(output[name])
+            if any(row is not None for row in rows):  # of a memory, SVR gives no scores any more
                 features[name] = tuple(rows[place] for place in back)
         return features
+
+    def _groups_of_frames(
+        self, videos: VideoInputs, clips: list[torch.Tensor], tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> Iterator[tuple[list[int], tuple, None]]:
+        """Videos of equal length, which go through the video tokenizer together, without padding, and its inputs."""
+        numbers = [number for number, memory in enumerate(videos.memories) if memory is None]
+        lengths = [len(clip) for clip in clips]
+        device = self.video_tokenizer_device(tokens.device)
+        milliseconds, shot_ids = videos.video_milliseconds.cpu(), videos.video_shot_ids
+        seconds = [clip_seconds(milliseconds, clip) for clip in clips]
+        # Clips never cross a cut: the shot of a clip is that of its first frame.
+        shots = None if shot_ids is None else [shot_ids.cpu()[clip[:, 0]] for clip in clips]
+        per_video = tokens.split(lengths)
+        for length in sorted(set(lengths)):
+            group = [place for place in range(len(clips)) if lengths[place] == length]
+            inputs = (
+                _stack([per_video[place] for place in group]).to(device),
+                grid,
+                _stack([seconds[place] for place in group]).to(device),
+                None if shots is None else _stack([shots[place] for place in group]).to(device),
+            )
+            yield [numbers[place] for place in group], inputs, None
+
+    def _groups_of_memories(
+        self, memories: list[VideoMemory | None]
+    ) -> Iterator[tuple[list[int], tuple, ScoredTokens]]:
+        """The same of memories with equally many tokens."""
+        groups: dict[tuple, list[int]] = {}
+        for number, memory in enumerate(memories):
+            if memory is not None:
+                check_memory(self, memory)
+                groups.setdefault((len(memory), memory.grid), []).append(number)
+        device = self.video_tokenizer_device(self.device)
+        for (_, grid), group in groups.items():
+            scored = [memories[number].scored_tokens(device) for number in group]  # type: ignore[union-attr]  # see above
+            kept = ScoredTokens(*(torch.cat(values) for values in zip(*scored, strict=True)))
+            kept = kept._replace(tokens=kept.tokens.to(self.dtype))
+            yield group, (None, grid, None, None), kept
 
     # A compiled training step would leave gradients off for good: the code around this call is compiled in pieces, and
     # a piece that begins inside of `set_grad_enabled` does not end it (PyTorch 2.14).
@@ -216,7 +277,7 @@ class VideoEncodingMixin:
         """
         return torch.set_grad_enabled(torch.is_grad_enabled() and self.family.has_trainable_encoder())
 
-    def _video_tokenizer_device(self, device: torch.device) -> torch.device:
+    def video_tokenizer_device(self, device: torch.device) -> torch.device:
         """
         Returns the device of its weights. Where there are none (the average tokens of Tab. 2), or Accelerate keeps
         them elsewhere and brings them and their inputs together (the meta device stands for that), it is `device`.

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from linvt.frame_clips import frame_clips
+from linvt.video_tokenizer.video_memory import VideoMemory
 
 
 _MADE_BY = "make the inputs with LinVTProcessor"
@@ -19,7 +20,7 @@ class VideoInputs:
     Args:
         pixel_values_videos (`torch.Tensor` of shape `(frames, 3, height, width)`, *optional*): Normalised frames of
             all videos, one video after the other.
-        video_num_frames (`torch.LongTensor` of shape `(videos,)`): Number of frames of each video.
+        video_num_frames (`torch.LongTensor` of shape `(videos,)`): Number of frames of each video; 0 of a memory.
         video_milliseconds (`torch.LongTensor` of shape `(frames,)`): Time of each frame, in milliseconds from the
             start of its video.
         video_shot_ids (`torch.LongTensor` of shape `(frames,)`, *optional*): Shot of each frame, needed with
@@ -29,6 +30,8 @@ class VideoInputs:
             vision encoder does not run.
         video_token_grid (`torch.LongTensor` of shape `(videos, 2)`, *optional*): Rows and columns of the tokens of a
             clip, needed with `video_frame_tokens`; the same for all videos.
+        video_memories (`list[VideoMemory | None]`, *optional*): Memories of videos that were seen before, and `None`
+            for the videos whose frames, or V, are given.
 
     Raises:
         `ValueError`: If one is missing, or their shapes do not fit each other.
@@ -40,21 +43,38 @@ class VideoInputs:
     video_shot_ids: torch.Tensor | None = None
     video_frame_tokens: torch.Tensor | None = None
     video_token_grid: torch.Tensor | None = None
+    video_memories: list[VideoMemory | None] | None = None
 
     def __post_init__(self):
+        counts: Any = self.video_num_frames
+        if counts is None:
+            raise ValueError(f"A video is given without video_num_frames; {_MADE_BY}.")
+        least = 1 if self.video_memories is None else 0
+        if counts.dim() != 1 or counts.is_floating_point() or len(counts) == 0 or int(counts.min()) < least:
+            raise ValueError(
+                f"video_num_frames is {_told(counts)}; expected one count of frames per video, above 0, or 0 for one "
+                "whose memory is given."
+            )
+        # Counts, times and shots decide shapes, so they are looked up on the CPU, once: asked for video by video, an
+        # accelerator would have to finish its work each time.
+        self.num_frames: list[int] = counts.tolist()
+        self.memories: list[VideoMemory | None] = self.video_memories or [None] * len(counts)
+        if [memory is not None for memory in self.memories] != [number == 0 for number in self.num_frames]:
+            raise ValueError(
+                f"video_memories has {len(self.memories)} entries that do not fit the video_num_frames "
+                f"{self.num_frames}; expected a memory where there are 0 frames, and None elsewhere."
+            )
+        if not any(self.num_frames):
+            if self.pixel_values_videos is not None or self.video_frame_tokens is not None:
+                raise ValueError("Frames are given, but video_num_frames says that every video is a memory.")
+            return
         if (self.pixel_values_videos is None) == (self.video_frame_tokens is None):
             raise ValueError("Give either pixel_values_videos, or video_frame_tokens with their video_token_grid.")
-        needed = ["video_num_frames", "video_milliseconds"]
+        needed = ["video_milliseconds"]
         needed += ["video_token_grid"] if self.video_frame_tokens is not None else []
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"A video is given without {', '.join(missing)}; {_MADE_BY}.")
-        counts: Any = self.video_num_frames
-        if counts.dim() != 1 or counts.is_floating_point() or len(counts) == 0 or int(counts.min()) < 1:
-            raise ValueError(f"video_num_frames is {_told(counts)}; expected one count of frames per video, above 0.")
-        # Counts, times and shots decide shapes, so they are looked up on the CPU, once: asked for video by video, an
-        # accelerator would have to finish its work each time.
-        self.num_frames: list[int] = counts.tolist()
         self._check_flat("video_milliseconds", 1)
         self._check_flat("video_shot_ids", 1)
         self._check_flat("pixel_values_videos", 4)
@@ -81,10 +101,12 @@ class VideoInputs:
         return len(self.num_frames)
 
     def clips(self, frames_per_patch: int) -> list[torch.Tensor]:
-        """Returns for each video the places of its frames in the row, `(clips, frames_per_patch)`, on the CPU."""
+        """
+        Returns for each video with frames their places in the row, `(clips, frames_per_patch)`, on the CPU.
+        """
         clips, start = [], 0
         shot_ids = None if self.video_shot_ids is None else self.video_shot_ids.cpu()
-        for number in self.num_frames:
+        for number in filter(None, self.num_frames):
             shots = torch.zeros(number, dtype=torch.long) if shot_ids is None else shot_ids[start : start + number]
             clips.append(start + frame_clips(shots, frames_per_patch))
             start += number
@@ -99,9 +121,9 @@ class VideoInputs:
         """
         token_grid: Any = self.video_token_grid
         grids = set(map(tuple, token_grid.tolist()))
-        if len(grids) != 1 or len(token_grid) != len(self):
+        if len(grids) != 1 or len(token_grid) != len(clips):
             raise ValueError(
-                f"video_token_grid is {token_grid.tolist()} for {len(self)} videos; expected one pair of "
+                f"video_token_grid is {token_grid.tolist()} for {len(clips)} videos; expected one pair of "
                 "rows and columns per video, the same for all."
             )
         ((rows, columns),) = grids

@@ -20,7 +20,7 @@ from linvt import LinVTForConditionalGeneration
 from linvt.image_llms.family_table import image_llm_family
 from linvt.image_llms.image_llm_support import refusal_reason
 from linvt.rank_agreement import blank_frame_tokens
-from linvt.encoder_fingerprint import encoder_fingerprint
+from linvt.fingerprints import encoder_fingerprint
 from linvt.training.training_stages import freeze_for_alignment, lora_for_instruction
 
 

@@ -16,7 +16,7 @@ from tiny_families import FAMILIES, random_video, user_turn
 from torch.utils.data import DataLoader
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
-from linvt.encoder_fingerprint import encoder_fingerprint
+from linvt.fingerprints import encoder_fingerprint
 from linvt.training.frame_token_cache import CONVENTIONS, FrameTokenCache, FrameTokenCacheError
 from linvt.training.training_rows import BadRowError
 from linvt.training.video_chat_collator import VideoChatCollator

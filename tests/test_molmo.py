@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, MolmoConfig, MolmoImageProcessor, MolmoProcessor
 from linvt.conversion.convert import convert_checkpoint
 from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
-from linvt.encoder_fingerprint import encoder_fingerprint
+from linvt.fingerprints import encoder_fingerprint
 
 
 MARKS = ["<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<|image|>"]

@@ -26,7 +26,7 @@ from linvt.processors.video.source_files import SourceFile, describe_source
 from linvt.processors.video.video_sources import resolve_video
 from linvt.progress import Progress
 from linvt.training.chat_prompts import read_video_inputs
-from linvt.encoder_fingerprint import encoder_fingerprint
+from linvt.fingerprints import encoder_fingerprint
 from linvt.training.training_rows import BadRowError, RowVideos
 from linvt.training.video_identity import shot_detector_identity, video_identity
 

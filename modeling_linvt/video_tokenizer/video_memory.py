@@ -1,0 +1,220 @@
+"""A video that was seen: the frame tokens that SVR has kept of it. It stands wherever a video does, and for any length.
+
+Memories of parts of a video can be merged. Tokens are known by their time and place, and shots by when they start, so
+nothing depends on how a video was cut into parts, or in which order these are merged.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from linvt.checkpoints.atomic_output import new_file
+from linvt.video_tokenizer.kept_tokens import ScoredTokens, best_places
+
+
+MEMORY_SUFFIX = ".memory.safetensors"
+
+_KEY = "linvt_video_memory"  # of the metadata in a file
+_VERSION = 1
+_DTYPES = {
+    "tokens": (torch.float32, torch.bfloat16, torch.float16),
+    "scores": (torch.float32,),
+    "score_bias": (torch.float32,),
+    "seconds": (torch.float32,),
+    "places": (torch.int64,),
+    "shots": (torch.int64,),
+}
+
+
+class VideoMemory:
+    """
+    Holds what was kept of one video.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(tokens, channels)`): Rows of V, in the order of time and place.
+        scores (`torch.FloatTensor` of shape `(tokens,)`): By which they were kept.
+        score_bias (`torch.FloatTensor` of shape `(tokens,)`): The part of the score that TTA adds to logits.
+        seconds (`torch.FloatTensor` of shape `(tokens,)`): Time of each token's frame.
+        places (`torch.LongTensor` of shape `(tokens,)`): Place in the frame, `row * columns + column`.
+        shots (`torch.LongTensor` of shape `(tokens,)`): When the shot of each token begins, or its window of a long
+            shot, in milliseconds.
+        grid (`tuple[int, int]`): Rows and columns of the tokens of a frame.
+        span_seconds (`tuple[float, float]`): Time of the first and of the last frame that was seen.
+        num_frames (`int`): Frames that were seen.
+        top_k (`int`): Tokens that are kept of a video.
+        encoder (`str`), scorer (`str`): Fingerprints of what made V and the scores; see `fingerprints.py`.
+        mergeable (`bool`): Whether scores depend on the own shot alone, so that memories of parts can be merged.
+        name (`str`, *optional*): What errors call it.
+
+    Raises:
+        `ValueError`: If they do not fit each other.
+    """
+
+    def __init__(
+        self,
+        tokens: torch.Tensor,
+        scores: torch.Tensor,
+        score_bias: torch.Tensor,
+        seconds: torch.Tensor,
+        places: torch.Tensor,
+        shots: torch.Tensor,
+        *,
+        grid: tuple[int, int],
+        span_seconds: tuple[float, float],
+        num_frames: int,
+        top_k: int,
+        encoder: str,
+        scorer: str,
+        mergeable: bool,
+        name: str = "a memory",
+    ):
+        self.tokens, self.scores, self.score_bias = tokens, scores, score_bias
+        self.seconds, self.places, self.shots = seconds, places, shots
+        self.grid, self.span_seconds, self.num_frames, self.top_k = grid, span_seconds, num_frames, top_k
+        self.encoder, self.scorer, self.mergeable, self.name = encoder, scorer, mergeable, name
+        self._check()
+
+    def __len__(self) -> int:
+        """Counts the tokens that were kept."""
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        first, last = self.span_seconds
+        return f"<VideoMemory of {self.num_frames} frames from {first:.2f} to {last:.2f} s, {len(self)} tokens>"
+
+    def to(self, device: torch.device | str) -> "VideoMemory":
+        """Returns the memory on a device."""
+        return self._with({name: getattr(self, name).to(device) for name in _DTYPES})
+
+    def named(self, name: str) -> "VideoMemory":
+        """Returns the memory under the name that errors shall call it."""
+        return self._with({name: getattr(self, name) for name in _DTYPES}, name=name)
+
+    def scored_tokens(self, device: torch.device) -> ScoredTokens:
+        """Returns what the video tokenizer takes for it, as a batch of one video."""
+        values = (getattr(self, name).to(device)[None] for name in _DTYPES)
+        return ScoredTokens(*values, span_seconds=torch.tensor([self.span_seconds], device=device))
+
+    @staticmethod
+    def merge(*memories: "VideoMemory") -> "VideoMemory":
+        """
+        Merges memories of parts of a video to that of the whole: equal to it where the parts meet at the border of a
+        shot, or of a window of a long shot. They may come in any order, and be merged two by two.
+
+        Raises:
+            `ValueError`: If there is none, if they were made by different models or settings, if two of them show the
+                same time, or if they cannot be merged since their scores depend on all of the video.
+        """
+        if not memories:
+            raise ValueError("No memory was given to merge; give at least one.")
+        first, *others = sorted(memories, key=lambda memory: memory.span_seconds)
+        for before, memory in zip([first, *others], others, strict=False):
+            for setting in ("encoder", "scorer", "grid", "top_k"):
+                if getattr(memory, setting) != getattr(first, setting):
+                    raise ValueError(
+                        f"{memory.name} and {first.name} cannot be merged: they were made with different "
+                        f"{setting}s, {getattr(memory, setting)!r} and {getattr(first, setting)!r}."
+                    )
+            if not (memory.mergeable and first.mergeable):
+                raise ValueError(
+                    f"{memory.name} and {first.name} cannot be merged: their scores depend on all of the video "
+                    "(temporal_attention='video'). Make them with a model of temporal_attention='shot'."
+                )
+            if memory.span_seconds[0] <= before.span_seconds[1]:
+                raise ValueError(
+                    f"{before.name} and {memory.name} cannot be merged: both show the time from "
+                    f"{memory.span_seconds[0]:.3f} to {before.span_seconds[1]:.3f} s. Parts of one video follow each "
+                    "other; give them times of the whole (start_seconds), and no frame twice."
+                )
+        if not others:
+            return first
+        joined = {name: torch.cat([getattr(memory, name) for memory in (first, *others)]) for name in _DTYPES}
+        [places] = best_places(joined["scores"][None], first.top_k)
+        return first._with(
+            {name: values[places] for name, values in joined.items()},
+            span_seconds=(first.span_seconds[0], others[-1].span_seconds[1]),
+            num_frames=sum(memory.num_frames for memory in memories),
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """
+        Writes it to a file, which appears whole or not at all.
+
+        Raises:
+            `ValueError`: If the name does not end in `.memory.safetensors`, by which a memory is known.
+        """
+        if not os.fspath(path).endswith(MEMORY_SUFFIX):
+            raise ValueError(f"{path} is no name for a memory; let it end in {MEMORY_SUFFIX}.")
+        # In one value: the order of several differs from one process to the next.
+        about = {"version": _VERSION, **self._settings(), "grid": list(self.grid), "span_seconds": self.span_seconds}
+        about.pop("name")
+        tensors = {name: getattr(self, name).cpu().contiguous() for name in _DTYPES}
+        with new_file(path) as part:
+            save_file(tensors, part, metadata={_KEY: json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "VideoMemory":
+        """
+        Reads a memory that was saved.
+
+        Raises:
+            `ValueError`: If the file is no memory, damaged, or of a later version.
+            `FileNotFoundError`: If there is none.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no memory of a video at {path}.")
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {}).get(_KEY, "null"))
+                if not isinstance(about, dict):
+                    raise ValueError(f"{path} is a safetensors file, but not a memory of a video.")
+                if about.get("version") != _VERSION:
+                    raise ValueError(
+                        f"{path} is a memory of version {about.get('version')!r}; this linvt reads version {_VERSION}."
+                    )
+                tensors = {name: file.get_tensor(name) for name in _DTYPES}
+            about.pop("version")
+            about |= {"grid": tuple(about["grid"]), "span_seconds": tuple(about["span_seconds"]), "name": str(path)}
+            memory = cls(**tensors, **about)
+            memory._check_values()
+            return memory
+        except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no memory of a video, or is damaged: {error}.") from error
+
+    def _settings(self) -> dict:
+        names = ("grid", "span_seconds", "num_frames", "top_k", "encoder", "scorer", "mergeable", "name")
+        return {name: getattr(self, name) for name in names}
+
+    def _with(self, tensors: dict[str, torch.Tensor], **changed) -> "VideoMemory":
+        return VideoMemory(**tensors, **{**self._settings(), **changed})
+
+    def _check(self) -> None:
+        number = len(self.scores) if self.scores.dim() == 1 else -1
+        for name, dtypes in _DTYPES.items():
+            value = getattr(self, name)
+            dimensions = 2 if name == "tokens" else 1
+            if value.dtype not in dtypes or value.dim() != dimensions or len(value) != number or number == 0:
+                raise ValueError(
+                    f"{self.name}: {name} have shape {tuple(value.shape)} and dtype {value.dtype}; expected {dtypes[0]} "
+                    "and one row for each token, of which there is at least one."
+                )
+
+    def _check_values(self) -> None:
+        """Of a file, which may come from anywhere; on an accelerator each of these would wait for its work."""
+        rows, columns = self.grid
+        if not bool(((self.places >= 0) & (self.places < rows * columns)).all()):
+            raise ValueError(f"{self.name}: a token has no place in the {rows} x {columns} places of a frame.")
+        first, last = self.span_seconds
+        if bool((self.seconds.diff() < 0).any()) or not first <= self.seconds[0] <= self.seconds[-1] <= last:
+            raise ValueError(f"{self.name}: its tokens are not in the order of time, from {first} to {last} s.")
+        finite = all(bool(values.isfinite().all()) for values in (self.tokens, self.scores, self.score_bias))
+        if not finite or len(self) > self.top_k:
+            raise ValueError(f"{self.name}: it has {len(self)} tokens of at most {self.top_k}, or not only numbers.")
+
+
+__all__ = ["MEMORY_SUFFIX", "VideoMemory"]
