@@ -31,7 +31,8 @@ def clip_seconds(milliseconds: torch.Tensor, clips: torch.Tensor) -> torch.Tenso
     Returns the mean time of the frames of each clip in seconds, float32 `(clips,)`.
 
     Args:
-        milliseconds (`torch.LongTensor` of shape `(frames,)`), clips (`torch.LongTensor`): As [`frame_clips`] has them.
+        milliseconds (`torch.LongTensor` of shape `(frames,)`): Times of the frames.
+        clips (`torch.LongTensor`): As [`frame_clips`] gives them.
     """
     return milliseconds[clips].double().mean(1).float() / 1000
 

@@ -125,6 +125,11 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
                 rows = [prompt.get(name, torch.zeros_like(prompt["input_ids"])) for prompt in prompts]
                 value = self.tokenizer.pad_token_id if name == "input_ids" else 0
                 rows = [pad(row, (length - row.shape[1], 0), value=value) for row in rows]
+            elif name == "video_memories":
+                videos = [prompt for prompt in prompts if "video_num_frames" in prompt]
+                nothing = [[None] * len(prompt["video_num_frames"]) for prompt in videos]
+                batch[name] = sum((prompt.get(name, none) for prompt, none in zip(videos, nothing, strict=True)), [])
+                continue
             else:
                 rows = [prompt[name] for prompt in prompts if name in prompt]
                 shapes = {tuple(row.shape[1:]) for row in rows}

@@ -102,11 +102,13 @@ class StreamingEncoder:
         size = tuple(pixel_values_videos.shape[1:])
         self._frame_size = self._frame_size or size
         if size != self._frame_size:
-            raise ValueError(f"Frames of shape {size} came after frames of shape {self._frame_size} of the same video.")
+            raise ValueError(
+                f"Frames of shape {size} came after frames of shape {self._frame_size} of the same video."
+            )
         for frame, time, shot in zip(pixel_values_videos, video_milliseconds.tolist(), shots.tolist(), strict=True):
             if self._last_milliseconds is not None and time <= self._last_milliseconds:
                 raise ValueError(
-                    f"A frame at {time} ms came after one at {self._last_milliseconds} ms; the times of a video ascend."
+                    f"A frame at {time} ms came after one at {self._last_milliseconds} ms; times have to ascend."
                 )
             self._last_milliseconds = time
             self._add_frame(frame, time, shot)
@@ -188,14 +190,16 @@ class StreamingEncoder:
         memory = VideoMemory(
             *(values[0] for values in kept[:-1]),
             grid=grid,
-            span_seconds=(float(seconds[0, 0]), float(seconds[0, -1])),
+            spans_seconds=((float(seconds[0, 0]), float(seconds[0, -1])),),
             num_frames=sum(encoded.num_frames for encoded in window),
             top_k=top_k,
             encoder=self._encoder,
             scorer=self._scorer,
             mergeable=self.by_shot,
         )
-        self._closed = memory if self._closed is None else VideoMemory.merge(self._closed.to(device), memory)
+        if self._closed is not None:
+            memory = VideoMemory.merge(self._closed.to(device), memory).in_one_span()
+        self._closed = memory
 
 
 def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:

@@ -100,8 +100,8 @@ class VideoEncodingMixin:
 
     def see(self, pieces: Iterable[Mapping[str, torch.Tensor]]) -> VideoMemory:
         """
-        Sees one video, and remembers it: the tokens that SVR keeps, which stand for the video in any later prompt. What
-        is held in the process does not grow with the length of the video; see [`StreamingEncoder`].
+        Sees one video, and remembers it: the tokens that SVR keeps, which stand for the video in any later prompt.
+        What is held in the process does not grow with the length of the video; see [`StreamingEncoder`].
 
         Args:
             pieces (`Iterable[Mapping]`): Its frames in order, in pieces of any size, as
@@ -214,7 +214,7 @@ class VideoEncodingMixin:
                 groups.setdefault((len(memory), memory.grid), []).append(number)
         device = self.video_tokenizer_device(self.device)
         for (_, grid), group in groups.items():
-            scored = [memories[number].scored_tokens(device) for number in group]  # type: ignore[union-attr]  # see above
+            scored = [memories[number].scored_tokens(device) for number in group]  # type: ignore[union-attr]
             kept = ScoredTokens(*(torch.cat(values) for values in zip(*scored, strict=True)))
             kept = kept._replace(tokens=kept.tokens.to(self.dtype))
             yield group, (None, grid, None, None), kept

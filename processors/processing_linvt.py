@@ -348,7 +348,7 @@ class LinVTProcessor(ProcessorMixin):
                 f"{num_videos} videos need {num_videos * per_video} video tokens, but {num_tokens} are "
                 "left after truncation; raise max_length or switch truncation off."
             )
-        features = BatchFeature(data, skip_tensor_conversion=self.skip_tensor_conversion)
+        features = BatchFeature(data, skip_tensor_conversion=[*self.skip_tensor_conversion, "video_memories"])
         return features, list(zip(offsets, replacements, strict=True))
 
     def _presented_image(self, template: str | None = None) -> PresentedImage:

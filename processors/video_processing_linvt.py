@@ -27,9 +27,12 @@ from linvt.processors.video.source_files import SourceFile
 from linvt.processors.video.video_reading import ShotDetector, read_video
 from linvt.processors.video.video_sources import SourceFrames, flatten_videos, resolve_video
 from linvt.processors.video_settings import LinVTVideoProcessorKwargs, check_video_settings, frame_size
+from linvt.video_tokenizer.video_memory import VideoMemory
 
 
 logger = logging.get_logger(__name__)
+
+NOT_TENSORS = ["video_metadata", "video_memories"]
 
 # What a saved processor holds beside its settings.
 _BESIDE_SETTINGS = {"autoshot_folder", "auto_map", "image_processor_type", "processor_class", "video_processor_type"}
@@ -44,7 +47,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     Returns per call the frames of all videos in a row, `pixel_values_videos` (float32 of shape `(frames, 3, height,
     width)`), with `video_milliseconds` and `video_shot_ids` (int64 of shape `(frames,)`), and how many of them each
-    video has, `video_num_frames` (int64 of shape `(videos,)`).
+    video has, `video_num_frames` (int64 of shape `(videos,)`): 0 of one that is given as a memory, of which there is a
+    list then, `video_memories`, with `None` for the others.
     """
 
     resample = PILImageResampling.BICUBIC
@@ -62,7 +66,13 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     autoshot_model = None
     autoshot_folder = None  # where the weights are that came with the checkpoint; never saved
     valid_kwargs = LinVTVideoProcessorKwargs
-    model_input_names = ["pixel_values_videos", "video_num_frames", "video_milliseconds", "video_shot_ids"]
+    model_input_names = [
+        "pixel_values_videos",
+        "video_num_frames",
+        "video_milliseconds",
+        "video_shot_ids",
+        "video_memories",
+    ]
 
     def __init__(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> None:
         """
@@ -186,16 +196,23 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
         if kwargs.get("shot_detection") == "autoshot" and any(isinstance(video, SourceFrames) for video in videos):
             logger.warning_once("Shots are found in video files only; a video given as frames is one shot.")
-        sampled = [self._sample(video, meta, options) for video, meta in zip(videos, metadata, strict=True)]
-        data = {
-            "pixel_values_videos": torch.cat([self._normalize(video.frames, options) for video in sampled]),
-            "video_num_frames": torch.tensor([len(video.frames) for video in sampled]),
-            "video_milliseconds": torch.cat([_milliseconds(video.frame_seconds) for video in sampled]),
-            "video_shot_ids": torch.cat([torch.tensor(video.shot_ids) for video in sampled]),
+        sampled = [
+            None if isinstance(video, VideoMemory) else self._sample(video, meta, options)
+            for video, meta in zip(videos, metadata, strict=True)
+        ]
+        read = [video for video in sampled if video is not None]
+        data: dict[str, Any] = {
+            "video_num_frames": torch.tensor([0 if video is None else len(video.frames) for video in sampled])
         }
+        if read:
+            data["pixel_values_videos"] = torch.cat([self._normalize(video.frames, options) for video in read])
+            data["video_milliseconds"] = torch.cat([_milliseconds(video.frame_seconds) for video in read])
+            data["video_shot_ids"] = torch.cat([torch.tensor(video.shot_ids) for video in read])
+        if len(read) < len(sampled):
+            data["video_memories"] = [video if isinstance(video, VideoMemory) else None for video in videos]
         if return_metadata:
             data["video_metadata"] = sampled
-        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=NOT_TENSORS)
 
     def frame_options(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> dict:
         """

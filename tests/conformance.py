@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from linvt import LinVTForConditionalGeneration
+from linvt.fingerprints import encoder_fingerprint
 from linvt.image_llms.family_table import image_llm_family
 from linvt.image_llms.image_llm_support import refusal_reason
 from linvt.rank_agreement import blank_frame_tokens
-from linvt.fingerprints import encoder_fingerprint
 from linvt.training.training_stages import freeze_for_alignment, lora_for_instruction
 
 

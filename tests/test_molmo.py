@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, MolmoConfig, MolmoImageProcessor, MolmoProcessor
 from linvt.conversion.convert import convert_checkpoint
-from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 from linvt.fingerprints import encoder_fingerprint
+from linvt.ports.modeling_molmo import MolmoForConditionalGeneration
 
 
 MARKS = ["<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<|image|>"]

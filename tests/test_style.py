@@ -79,14 +79,24 @@ def test_every_folder_says_what_it_is_for():
 MAY_IMPORT = {
     "configuration": set(),
     "hub_cards": set(),
-    "processors/video": {"configuration"},
+    "modeling_linvt/checkpoints": {"configuration"},
+    "modeling_linvt/image_llms": {"configuration", "modeling_linvt/checkpoints"},
+    "modeling_linvt/video_tokenizer": {
+        "configuration",
+        "modeling_linvt/checkpoints",
+        "modeling_linvt/image_llms",
+    },
+    "processors/video": {"configuration", "modeling_linvt/video_tokenizer"},  # a memory stands for a video
     "processors/shots": {"configuration", "processors/video"},
     "processors/prompts": set(),
     "processors/port_processors": {"configuration"},
-    "processors": {"configuration", "processors/video", "processors/shots", "processors/prompts"},
-    "modeling_linvt/checkpoints": {"configuration"},
-    "modeling_linvt/image_llms": {"configuration", "modeling_linvt/checkpoints"},
-    "modeling_linvt/video_tokenizer": {"configuration", "modeling_linvt/image_llms"},
+    "processors": {
+        "configuration",
+        "modeling_linvt/video_tokenizer",
+        "processors/video",
+        "processors/shots",
+        "processors/prompts",
+    },
     "modeling_linvt": {
         "configuration",
         "modeling_linvt/checkpoints",
@@ -101,13 +111,16 @@ MAY_IMPORT = {
         "processors/shots",
         "processors/video",
         "modeling_linvt",
+        "modeling_linvt/checkpoints",
         "modeling_linvt/image_llms",
+        "modeling_linvt/video_tokenizer",
     },
     "modeling_linvt/conversion": {
         "configuration",
         "processors/port_processors",
         "processors/shots",
         "modeling_linvt",
+        "modeling_linvt/checkpoints",
         "modeling_linvt/ports",
     },
     "modeling_linvt/hub": {

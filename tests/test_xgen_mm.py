@@ -20,9 +20,9 @@ from linvt import LinVTForConditionalGeneration, LinVTProcessor, XGenMMConfig, X
 from linvt.conversion.convert import convert_checkpoint
 from linvt.conversion.key_plan import expected_shapes, plan_conversion
 from linvt.conversion.xgen_mm_checkpoint import XGenMMCheckpoint
+from linvt.fingerprints import encoder_fingerprint
 from linvt.image_llms.family_table import image_llm_family
 from linvt.processors.port_processors.image_processing_xgen_mm import XGenMMImageProcessor, best_grid
-from linvt.fingerprints import encoder_fingerprint
 
 
 DESIGNS = ("siglip", "vit")  # interleave-r-v1.5 and r-v1

@@ -10,10 +10,11 @@ from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.prompts.answer_turns import Span, prompt_with_answers
 from linvt.processors.prompts.chat_visuals import ChatVisuals
 from linvt.processors.prompts.prompt_marks import mark_videos
-from linvt.processors.video.source_files import describe_source
+from linvt.processors.video.source_files import SourceFile, describe_source
 from linvt.processors.video.video_container import VideoReadError
-from linvt.processors.video.video_sources import resolve_video
+from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.training.training_rows import BadRowError, read_row
+from linvt.video_tokenizer.video_memory import VideoMemory
 
 
 @dataclass
@@ -60,12 +61,20 @@ def chat_prompt(row: dict, processor: LinVTProcessor) -> ChatPrompt:
     return ChatPrompt(text, [(shift(start), shift(end)) for start, end in answers], chat)
 
 
-def read_video_inputs(video: Any, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
-    """Reads one video as inputs of the model; raises a [`BadRowError`] if it cannot be read."""
+def resolve_row_video(video: Any) -> SourceFile | SourceFrames:
+    """Resolves a video of a row as `resolve_video` does; raises a [`BadRowError`] if it is none, or a memory."""
     try:
         source = resolve_video(video)
     except (TypeError, VideoReadError) as error:
         raise BadRowError(str(error)) from error
+    if isinstance(source, VideoMemory):
+        raise BadRowError(f"{source.name} is a memory of a video; training shows frames, so give the video itself.")
+    return source
+
+
+def read_video_inputs(video: Any, processor: LinVTProcessor, video_kwargs: dict) -> dict[str, torch.Tensor]:
+    """Reads one video as inputs of the model; raises a [`BadRowError`] if it cannot be read."""
+    source = resolve_row_video(video)
     try:
         return processor.video_processor([source], return_tensors="pt", **video_kwargs)
     except VideoReadError as error:  # other errors are those of the settings, and no row's fault
@@ -82,4 +91,4 @@ def read_image(image: Any, processor: LinVTProcessor) -> Any:
     raise BadRowError(f"an image, {describe_source(image)}, cannot be read: {reason}")
 
 
-__all__ = ["ChatPrompt", "chat_prompt", "read_image", "read_video_inputs"]
+__all__ = ["ChatPrompt", "chat_prompt", "read_image", "read_video_inputs", "resolve_row_video"]

@@ -21,12 +21,11 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from linvt.checkpoints.atomic_output import new_file
+from linvt.fingerprints import encoder_fingerprint
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video.source_files import SourceFile, describe_source
-from linvt.processors.video.video_sources import resolve_video
 from linvt.progress import Progress
-from linvt.training.chat_prompts import read_video_inputs
-from linvt.fingerprints import encoder_fingerprint
+from linvt.training.chat_prompts import read_video_inputs, resolve_row_video
 from linvt.training.training_rows import BadRowError, RowVideos
 from linvt.training.video_identity import shot_detector_identity, video_identity
 
@@ -169,8 +168,8 @@ class FrameTokenCache:
         """
         options = self.processor.video_processor.frame_options(**video_kwargs)
         settings = {name: value for name, value in options.items() if name not in _WITHOUT_INFLUENCE}
+        source = resolve_row_video(video)
         try:
-            source = resolve_video(video)
             identity = video_identity(source)
         except (TypeError, ValueError) as error:
             raise BadRowError(str(error)) from error

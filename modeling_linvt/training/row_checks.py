@@ -17,10 +17,10 @@ from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video.given_frames import check_given_frames
 from linvt.processors.video.source_files import SourceFile, describe_source
 from linvt.processors.video.video_container import VideoReadError, open_video
-from linvt.processors.video.video_sources import SourceFrames, resolve_video
+from linvt.processors.video.video_sources import SourceFrames
 from linvt.processors.video.video_timeline import stated_seconds
 from linvt.progress import Progress
-from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_image
+from linvt.training.chat_prompts import ChatPrompt, chat_prompt, read_image, resolve_row_video
 from linvt.training.row_streams import filter_stream, is_stream
 from linvt.training.training_rows import ROW_NUMBER, BadRowError, number_rows
 
@@ -153,8 +153,9 @@ class _RowCheck:
             if num_tokens > self.max_length:
                 raise BadRowError(f"it has {num_tokens} tokens, and max_length is {self.max_length}.")
         for video in prompt.chat.videos:
+            source = resolve_row_video(video)
             try:
-                self._check_video(resolve_video(video))
+                self._check_video(source)
             except (TypeError, VideoReadError) as error:
                 raise BadRowError(str(error)) from error
         for image in prompt.chat.images:

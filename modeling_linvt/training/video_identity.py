@@ -13,6 +13,7 @@ from linvt.processors.shots.autoshot_files import find_autoshot
 from linvt.processors.video.source_files import SourceFile
 from linvt.processors.video.video_container import VideoReadError
 from linvt.processors.video.video_sources import SourceFrames, resolve_video
+from linvt.video_tokenizer.video_memory import VideoMemory
 
 
 def video_identity(video: Any) -> str:
@@ -25,10 +26,12 @@ def video_identity(video: Any) -> str:
 
     Raises:
         [`VideoReadError`]: If there is no such file, or it can be read only once.
-        `TypeError`: If the video is of another type.
+        `TypeError`: If the video is of another type, or a memory.
     """
     digest = hashlib.sha256()
     source = resolve_video(video)
+    if isinstance(source, VideoMemory):
+        raise TypeError(f"{source.name} is a memory of a video, which has no content of its own; give the video.")
     if isinstance(source, SourceFrames):
         digest.update(f"\0{len(source.frames)} frames".encode())
     for item in source.frames if isinstance(source, SourceFrames) else [source]:

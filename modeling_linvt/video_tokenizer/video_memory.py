@@ -1,4 +1,4 @@
-"""A video that was seen: the frame tokens that SVR has kept of it. It stands wherever a video does, and for any length.
+"""A video that was seen, however long: the frame tokens that SVR has kept of it. It stands wherever a video does.
 
 Memories of parts of a video can be merged. Tokens are known by their time and place, and shots by when they start, so
 nothing depends on how a video was cut into parts, or in which order these are merged.
@@ -6,6 +6,7 @@ nothing depends on how a video was cut into parts, or in which order these are m
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -43,7 +44,8 @@ class VideoMemory:
         shots (`torch.LongTensor` of shape `(tokens,)`): When the shot of each token begins, or its window of a long
             shot, in milliseconds.
         grid (`tuple[int, int]`): Rows and columns of the tokens of a frame.
-        span_seconds (`tuple[float, float]`): Time of the first and of the last frame that was seen.
+        spans_seconds (`tuple[tuple[float, float], ...]`): Times of the first and of the last frame that was seen, of
+            each part that was merged.
         num_frames (`int`): Frames that were seen.
         top_k (`int`): Tokens that are kept of a video.
         encoder (`str`), scorer (`str`): Fingerprints of what made V and the scores; see `fingerprints.py`.
@@ -64,7 +66,7 @@ class VideoMemory:
         shots: torch.Tensor,
         *,
         grid: tuple[int, int],
-        span_seconds: tuple[float, float],
+        spans_seconds: tuple[tuple[float, float], ...],
         num_frames: int,
         top_k: int,
         encoder: str,
@@ -74,7 +76,7 @@ class VideoMemory:
     ):
         self.tokens, self.scores, self.score_bias = tokens, scores, score_bias
         self.seconds, self.places, self.shots = seconds, places, shots
-        self.grid, self.span_seconds, self.num_frames, self.top_k = grid, span_seconds, num_frames, top_k
+        self.grid, self.spans_seconds, self.num_frames, self.top_k = grid, spans_seconds, num_frames, top_k
         self.encoder, self.scorer, self.mergeable, self.name = encoder, scorer, mergeable, name
         self._check()
 
@@ -85,6 +87,11 @@ class VideoMemory:
     def __repr__(self) -> str:
         first, last = self.span_seconds
         return f"<VideoMemory of {self.num_frames} frames from {first:.2f} to {last:.2f} s, {len(self)} tokens>"
+
+    @property
+    def span_seconds(self) -> tuple[float, float]:
+        """Returns the time of the first and of the last frame that was seen."""
+        return self.spans_seconds[0][0], self.spans_seconds[-1][1]
 
     def to(self, device: torch.device | str) -> "VideoMemory":
         """Returns the memory on a device."""
@@ -111,9 +118,9 @@ class VideoMemory:
         """
         if not memories:
             raise ValueError("No memory was given to merge; give at least one.")
-        first, *others = sorted(memories, key=lambda memory: memory.span_seconds)
-        for before, memory in zip([first, *others], others, strict=False):
-            for setting in ("encoder", "scorer", "grid", "top_k"):
+        first, *others = memories
+        for memory in others:
+            for setting in ("top_k", "grid", "encoder", "scorer"):
                 if getattr(memory, setting) != getattr(first, setting):
                     raise ValueError(
                         f"{memory.name} and {first.name} cannot be merged: they were made with different "
@@ -124,21 +131,27 @@ class VideoMemory:
                     f"{memory.name} and {first.name} cannot be merged: their scores depend on all of the video "
                     "(temporal_attention='video'). Make them with a model of temporal_attention='shot'."
                 )
-            if memory.span_seconds[0] <= before.span_seconds[1]:
+        spans = sorted(span for memory in memories for span in memory.spans_seconds)
+        for (_, end), (start, _) in pairwise(spans):
+            if start <= end:
                 raise ValueError(
-                    f"{before.name} and {memory.name} cannot be merged: both show the time from "
-                    f"{memory.span_seconds[0]:.3f} to {before.span_seconds[1]:.3f} s. Parts of one video follow each "
-                    "other; give them times of the whole (start_seconds), and no frame twice."
+                    f"Memories cannot be merged that show the same time, from {start:.3f} to {end:.3f} s. Parts of "
+                    "one video follow each other; give them times of the whole, and no frame twice."
                 )
         if not others:
             return first
-        joined = {name: torch.cat([getattr(memory, name) for memory in (first, *others)]) for name in _DTYPES}
-        [places] = best_places(joined["scores"][None], first.top_k)
+        joined = {name: torch.cat([getattr(memory, name) for memory in memories]) for name in _DTYPES}
+        order = joined["seconds"].sort(stable=True).indices  # no two of them show the same frame
+        order = order[best_places(joined["scores"][order][None], first.top_k)[0]]
         return first._with(
-            {name: values[places] for name, values in joined.items()},
-            span_seconds=(first.span_seconds[0], others[-1].span_seconds[1]),
+            {name: values[order] for name, values in joined.items()},
+            spans_seconds=tuple(spans),
             num_frames=sum(memory.num_frames for memory in memories),
         )
+
+    def in_one_span(self) -> "VideoMemory":
+        """Returns the memory of a video of which every part was seen, one after the other."""
+        return self._with({name: getattr(self, name) for name in _DTYPES}, spans_seconds=(self.span_seconds,))
 
     def save(self, path: str | os.PathLike) -> None:
         """
@@ -150,7 +163,7 @@ class VideoMemory:
         if not os.fspath(path).endswith(MEMORY_SUFFIX):
             raise ValueError(f"{path} is no name for a memory; let it end in {MEMORY_SUFFIX}.")
         # In one value: the order of several differs from one process to the next.
-        about = {"version": _VERSION, **self._settings(), "grid": list(self.grid), "span_seconds": self.span_seconds}
+        about = {"version": _VERSION, **self._settings(), "grid": list(self.grid)}
         about.pop("name")
         tensors = {name: getattr(self, name).cpu().contiguous() for name in _DTYPES}
         with new_file(path) as part:
@@ -177,9 +190,11 @@ class VideoMemory:
                     raise ValueError(
                         f"{path} is a memory of version {about.get('version')!r}; this linvt reads version {_VERSION}."
                     )
-                tensors = {name: file.get_tensor(name) for name in _DTYPES}
+                # Copies: what is mapped into memory would go with the file.
+                tensors = {name: file.get_tensor(name).clone() for name in _DTYPES}
             about.pop("version")
-            about |= {"grid": tuple(about["grid"]), "span_seconds": tuple(about["span_seconds"]), "name": str(path)}
+            spans = tuple(tuple(span) for span in about["spans_seconds"])
+            about |= {"grid": tuple(about["grid"]), "spans_seconds": spans, "name": str(path)}
             memory = cls(**tensors, **about)
             memory._check_values()
             return memory
@@ -187,7 +202,7 @@ class VideoMemory:
             raise ValueError(f"{path} is no memory of a video, or is damaged: {error}.") from error
 
     def _settings(self) -> dict:
-        names = ("grid", "span_seconds", "num_frames", "top_k", "encoder", "scorer", "mergeable", "name")
+        names = ("grid", "spans_seconds", "num_frames", "top_k", "encoder", "scorer", "mergeable", "name")
         return {name: getattr(self, name) for name in names}
 
     def _with(self, tensors: dict[str, torch.Tensor], **changed) -> "VideoMemory":
@@ -200,8 +215,8 @@ class VideoMemory:
             dimensions = 2 if name == "tokens" else 1
             if value.dtype not in dtypes or value.dim() != dimensions or len(value) != number or number == 0:
                 raise ValueError(
-                    f"{self.name}: {name} have shape {tuple(value.shape)} and dtype {value.dtype}; expected {dtypes[0]} "
-                    "and one row for each token, of which there is at least one."
+                    f"{self.name}: {name} have shape {tuple(value.shape)} and dtype {value.dtype}; expected "
+                    f"{dtypes[0]} and one row for each token, of which there is at least one."
                 )
 
     def _check_values(self) -> None:

@@ -28,7 +28,7 @@ from transformers.utils import logging
 from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.source_files import rereadable
+from linvt.processors.video.source_files import SourceFile, rereadable
 from linvt.processors.video.video_container import VideoReadError, open_video
 from linvt.processors.video.video_pictures import FramePictures
 from linvt.processors.video.video_sources import SourceFrames, resolve_video
@@ -130,8 +130,9 @@ def read_video(
     check_sampling(num_frames, fps)
     file = resolve_video(source)
     name = file.name
-    if isinstance(file, SourceFrames):
-        raise VideoReadError(f"Cannot read a video from {name}: these are pictures, expected a video file.")
+    if not isinstance(file, SourceFile):
+        found = "these are pictures" if isinstance(file, SourceFrames) else "this is the memory of one"
+        raise VideoReadError(f"Cannot read a video from {name}: {found}, expected a video file.")
     progress = _Progress(on_progress)
     with ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""Resolves every form of a video, in one place: to a file that FFmpeg reads, or to frames in order.
+"""Resolves every form of a video, in one place: to a file that FFmpeg reads, to frames in order, or to a memory.
 
 The reader of videos, the check of training rows and the keys of caches all call `resolve_video`, so that none of them
 accepts a form that another one refuses.
@@ -7,6 +7,7 @@ accepts a form that another one refuses.
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers.video_utils import is_valid_video_frame
 
 from linvt.processors.video.source_files import SourceFile, describe_source, resolve_file
 from linvt.processors.video.video_container import VideoReadError
+from linvt.video_tokenizer.video_memory import MEMORY_SUFFIX, VideoMemory
 
 
 SourceFrame: TypeAlias = Image.Image | np.ndarray | torch.Tensor | SourceFile
@@ -38,9 +40,10 @@ class SourceFrames:
     name: str
 
 
-def resolve_video(video: Any) -> SourceFile | SourceFrames:
+def resolve_video(video: Any) -> SourceFile | SourceFrames | VideoMemory:
     """
-    Resolves a video in any form to a file or to frames, without opening it. Of a folder the names are read.
+    Resolves a video in any form to a file or to frames, without opening it. Of a folder the names are read, and a
+    memory is loaded.
 
     Args:
         video: One of
@@ -50,12 +53,13 @@ def resolve_video(video: Any) -> SourceFile | SourceFrames:
             - a uint8 array or tensor of shape `(frames, height, width, 3)` or `(frames, 3, height, width)`
             - a list of frames: pictures, arrays, tensors, or files of pictures in any of those forms
             - a folder of pictures, whose frames are its files in natural order (`2.png` before `10.png`)
+            - a [`VideoMemory`], or the local file of one, whose name ends in `.memory.safetensors`
 
     Raises:
         [`VideoReadError`]: if it cannot be a video: an empty list, frames of several shapes, an unknown kind of URL.
         `TypeError`: if it is of another type.
     """
-    if isinstance(video, (SourceFile, SourceFrames)):
+    if isinstance(video, (SourceFile, SourceFrames, VideoMemory)):
         return video
     video = _names_as_list(video)
     if isinstance(video, (np.ndarray, torch.Tensor)):
@@ -73,9 +77,23 @@ def resolve_video(video: Any) -> SourceFile | SourceFrames:
             f"A video was given as {type(video).__name__}; give a path, a URL, a data URI, bytes, a binary file, an "
             "array or tensor of frames, a list of frames, a folder of pictures, or {'path': ..., 'bytes': ...}."
         )
-    if not file.is_url and isinstance(file.content, os.PathLike) and os.path.isdir(file.content):
+    content = file.content
+    if os.fspath(content if isinstance(content, (str, Path)) else "").endswith(MEMORY_SUFFIX):
+        return _load_memory(file)
+    if isinstance(content, Path) and content.is_dir():
         return _source_frames(_pictures_of_folder(file), file.name)
     return file
+
+
+def _load_memory(file: SourceFile) -> VideoMemory:
+    if file.is_url:
+        raise VideoReadError(
+            f"A memory of a video is read from local files alone; download {file.name} and give its path."
+        )
+    try:
+        return VideoMemory.load(file.content)  # type: ignore[arg-type]  # a path
+    except (ValueError, OSError) as error:
+        raise VideoReadError(str(error)) from error
 
 
 def flatten_videos(videos: Any) -> list:
