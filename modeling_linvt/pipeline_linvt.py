@@ -118,7 +118,7 @@ class VideoTextToTextPipeline(AnyToAnyPipeline):
         """Returns the inputs of several prompts as one batch, padded on the left."""
         per_token = {*self.tokenizer.model_input_names, "mm_token_type_ids", "instruction_turns"}
         length = max(prompt["input_ids"].shape[1] for prompt in prompts)
-        batch = {}
+        batch: dict[str, Any] = {}
         for name in dict.fromkeys(name for prompt in prompts for name in prompt):
             if name in per_token:
                 # What only prompts with videos have is 0 in the others.

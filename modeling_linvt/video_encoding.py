@@ -1,6 +1,7 @@
 """Encodes videos: frames to V by the image-LLM's encoder, V to video tokens by the video tokenizer."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -18,11 +19,16 @@ from linvt.video_tokenizer.kept_tokens import ScoredTokens
 from linvt.video_tokenizer.video_memory import VideoMemory
 
 
+# Videos that go through the video tokenizer together, by number; its first inputs; and what was kept, of memories.
+_Group: TypeAlias = tuple[list[int], tuple, ScoredTokens | None]
+
+
 class VideoEncodingMixin:
     """The encoding half of [`LinVTForConditionalGeneration`]."""
 
     config: LinVTConfig
     dtype: torch.dtype
+    get_input_embeddings: Callable[[], torch.nn.Module]
     image_llm: PreTrainedModel
     video_tokenizer: PreTrainedModel
 
@@ -152,7 +158,9 @@ class VideoEncodingMixin:
         ranks: RankAgreement = ALONE,
     ) -> LinVTVideoFeatures:
         """Video tokens of V, and of memories."""
-        groups = [] if tokens is None else list(self._groups_of_frames(videos, clips, tokens, grid))
+        groups: list[_Group] = []
+        if tokens is not None:
+            groups += self._groups_of_frames(videos, clips, tokens, grid)
         groups += self._groups_of_memories(videos.memories)
         outputs, order = [], []
         for group, inputs, kept_tokens in groups:
@@ -160,7 +168,10 @@ class VideoEncodingMixin:
             if instruction_embeds is not None:
                 device = (inputs[0] if kept_tokens is None else kept_tokens.tokens).device
                 embeds, mask = pad_texts([instruction_embeds[video] for video in group], device)
-            asked = {"output_token_weights": output_token_weights, "num_video_tokens": num_video_tokens}
+            asked: dict[str, Any] = {
+                "output_token_weights": output_token_weights,
+                "num_video_tokens": num_video_tokens,
+            }
             if kept_tokens is not None:
                 asked["kept_tokens"] = kept_tokens
             ranks.announce()
@@ -183,7 +194,7 @@ class VideoEncodingMixin:
 
     def _groups_of_frames(
         self, videos: VideoInputs, clips: list[torch.Tensor], tokens: torch.Tensor, grid: tuple[int, int]
-    ) -> Iterator[tuple[list[int], tuple, None]]:
+    ) -> Iterator[_Group]:
         """Videos of equal length, which go through the video tokenizer together, without padding, and its inputs."""
         numbers = [number for number, memory in enumerate(videos.memories) if memory is None]
         lengths = [len(clip) for clip in clips]
@@ -203,21 +214,18 @@ class VideoEncodingMixin:
             )
             yield [numbers[place] for place in group], inputs, None
 
-    def _groups_of_memories(
-        self, memories: list[VideoMemory | None]
-    ) -> Iterator[tuple[list[int], tuple, ScoredTokens]]:
+    def _groups_of_memories(self, memories: list[VideoMemory | None]) -> Iterator[_Group]:
         """The same of memories with equally many tokens."""
-        groups: dict[tuple, list[int]] = {}
+        device = self.video_tokenizer_device(self.get_input_embeddings().weight.device)
+        groups: dict[tuple, list[tuple[int, ScoredTokens]]] = {}
         for number, memory in enumerate(memories):
             if memory is not None:
                 check_memory(self, memory)
-                groups.setdefault((len(memory), memory.grid), []).append(number)
-        device = self.video_tokenizer_device(self.device)
+                groups.setdefault((len(memory), memory.grid), []).append((number, memory.scored_tokens(device)))
         for (_, grid), group in groups.items():
-            scored = [memories[number].scored_tokens(device) for number in group]  # type: ignore[union-attr]
-            kept = ScoredTokens(*(torch.cat(values) for values in zip(*scored, strict=True)))
-            kept = kept._replace(tokens=kept.tokens.to(self.dtype))
-            yield group, (None, grid, None, None), kept
+            parts = zip(*(scored for _, scored in group), strict=True)
+            kept = ScoredTokens(*(torch.cat(values) for values in parts))
+            yield [number for number, _ in group], (None, grid, None, None), kept
 
     # A compiled training step would leave gradients off for good: the code around this call is compiled in pieces, and
     # a piece that begins inside of `set_grad_enabled` does not end it (PyTorch 2.14).

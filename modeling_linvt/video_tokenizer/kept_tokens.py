@@ -33,9 +33,9 @@ class ScoredTokens(NamedTuple):
 
     def select(self, places: torch.Tensor) -> "ScoredTokens":
         """Keeps the tokens at `places`, `(videos, kept tokens)`."""
-        tokens = self.tokens.take_along_dim(places[..., None], 1)
-        others = (values.take_along_dim(places, 1) for values in self[1:-1])
-        return ScoredTokens(tokens, *others, self.span_seconds)
+        names = self._fields[1:-1]
+        others = {name: getattr(self, name).take_along_dim(places, 1) for name in names}
+        return self._replace(tokens=self.tokens.take_along_dim(places[..., None], 1), **others)
 
 
 class KeptTokens(NamedTuple):

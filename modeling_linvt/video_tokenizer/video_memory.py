@@ -8,6 +8,7 @@ import json
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -103,8 +104,8 @@ class VideoMemory:
 
     def scored_tokens(self, device: torch.device) -> ScoredTokens:
         """Returns what the video tokenizer takes for it, as a batch of one video."""
-        values = (getattr(self, name).to(device)[None] for name in _DTYPES)
-        return ScoredTokens(*values, span_seconds=torch.tensor([self.span_seconds], device=device))
+        values = {name: getattr(self, name).to(device)[None] for name in _DTYPES}
+        return ScoredTokens(**values, span_seconds=torch.tensor([self.span_seconds], device=device))
 
     @staticmethod
     def merge(*memories: "VideoMemory") -> "VideoMemory":
@@ -205,7 +206,7 @@ class VideoMemory:
         names = ("grid", "spans_seconds", "num_frames", "top_k", "encoder", "scorer", "mergeable", "name")
         return {name: getattr(self, name) for name in names}
 
-    def _with(self, tensors: dict[str, torch.Tensor], **changed) -> "VideoMemory":
+    def _with(self, tensors: dict[str, torch.Tensor], **changed: Any) -> "VideoMemory":
         return VideoMemory(**tensors, **{**self._settings(), **changed})
 
     def _check(self) -> None:
