@@ -35,7 +35,8 @@ def right_by_kind(model: nn.Module, collator: RowCollator, batch_size: int = 256
     model.eval()
     right: dict[int, bool] = {}
     for numbers in _batches(collator, batch_size):
-        batch = {name: value.to(device) for name, value in collator([{"row": number} for number in numbers]).items()}
+        batch = collator([{"row": number} for number in numbers])
+        batch = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
         labels = batch.pop("labels")
         right |= zip(numbers, right_answers(model(**batch).logits, labels).tolist(), strict=True)
     model.train(was_training)

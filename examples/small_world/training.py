@@ -13,6 +13,7 @@ from small_world.accuracy import right_by_kind, shares
 from small_world.fixed_tokens import PASSES_ON, fixed_tokens
 from small_world.flat_videos import FlatVideos
 from small_world.long_data import load_or_make_long_videos
+from small_world.seen_videos import SeenVideos
 from small_world.variants import LINVT, Variant
 from small_world.video_data import VideoSet, weights_hash
 from small_world.video_rows import Row, RowCollator, picture_rows, video_rows
@@ -122,8 +123,8 @@ class Run:
     def _linvt(self) -> LinVTForConditionalGeneration:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
-    def _videos(self, split: str) -> VideoSet | FlatVideos:
-        """The videos of a split, or the video tokens that were made of them."""
+    def _videos(self, split: str) -> VideoSet | FlatVideos | SeenVideos:
+        """The videos of a split, or the video tokens, or the memories, that were made of them."""
         options, folder = self.options, Path(self.options.output) / "videos"
         if self.variant.world == "long":
             number = options.long_videos if split == "train" else options.long_test_videos
@@ -132,6 +133,8 @@ class Run:
         else:
             number = options.videos if split == "train" else options.test_videos
             videos = VideoSet.load_or_make(folder, split, number, self.variant.num_frames, options.image_llm)
+        if self.reads == "memories":
+            return SeenVideos(videos, self.model)
         if self.variant.told is not None:
             return self.variant.told(videos, split)
         return fixed_tokens(videos, self._make_tokens()) if self.is_fixed else videos
@@ -151,11 +154,11 @@ class Run:
     def _projector(self) -> torch.nn.Module:
         return self._linvt().image_llm.model.multi_modal_projector
 
-    def _collator(self, rows: list[Row], split: str, videos: VideoSet | FlatVideos | None) -> RowCollator:
+    def _collator(self, rows: list[Row], split: str, videos: VideoSet | FlatVideos | SeenVideos | None) -> RowCollator:
         return RowCollator(rows, split, videos, self.processor, self.num_video_tokens, self.reads)
 
     def _train(
-        self, rows: list[Row], videos: VideoSet | FlatVideos, steps: int, contrastive_weight: float
+        self, rows: list[Row], videos: VideoSet | FlatVideos | SeenVideos, steps: int, contrastive_weight: float
     ) -> list[dict]:
         if steps == 0:  # which the trainer would take for all epochs
             return []

@@ -52,7 +52,8 @@ class Variant:
         told (`Callable`, *optional*): Makes of the videos of a split what the LLM is given of each question, knowing
             its answer's place; see `asked_frames` and `told_what_is_asked`.
         baseline (`Callable`, *optional*): Makes W in place of the video tokenizer; see `baselines.py`.
-        reads (`str`, *optional*): What the video tokenizer is given; see `VideoSet.model_inputs`.
+        reads (`str`, *optional*): What the video tokenizer is given; see `VideoSet.model_inputs`; or `"memories"` of
+            videos that were seen before anything was learnt, so that SVR stays as it is.
         max_test_videos (`int`, *optional*): For a row that needs hours for all: how many videos it is asked about.
     """
 

@@ -13,6 +13,7 @@ from small_world.encoding import encode_chat
 from small_world.flat_videos import FlatVideos
 from small_world.questions import Question, album_questions, image_questions
 from small_world.scenes import Shot, make_album, make_picture, scene_rng
+from small_world.seen_videos import SeenVideos
 from small_world.small_image_llm import PIXELS
 from small_world.video_data import VideoSet
 from transformers import LlavaProcessor
@@ -78,12 +79,13 @@ class RowCollator:
         rows (`list[Row]`): What the numbers in a batch stand for.
         num_video_tokens (`int`, *optional*): Video tokens of each video, 0 for a model that is not shown them. As many
             as the videos have frames by default, for what `fixed_tokens` made.
-        reads (`str`): Which tensors of a [`VideoSet`] the model is given: `"tokens"`, `"features"` or `"frames"`.
+        reads (`str`): What of the videos the model is given: `"tokens"`, `"features"` or `"frames"` of a
+            [`VideoSet`], or `"memories"`.
     """
 
     rows: list[Row]
     split: str
-    videos: VideoSet | FlatVideos | None
+    videos: VideoSet | FlatVideos | SeenVideos | None
     processor: LlavaProcessor
     num_video_tokens: int | None
     reads: str = "tokens"
