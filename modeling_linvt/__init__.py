@@ -43,6 +43,7 @@ from linvt.processors.video.video_container import VideoReadError
 from linvt.processors.video_processing_linvt import LinVTVideoProcessor
 from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 from linvt.video_tokenizer.modeling_red_villm import RedVillmVideoModel
+from linvt.video_tokenizer.video_memory import VideoMemory
 
 
 __version__ = "0.1.0"
@@ -91,6 +92,7 @@ __all__ = [
     "QwenVLProcessor",
     "RedVillmVideoConfig",
     "RedVillmVideoModel",
+    "VideoMemory",
     "VideoReadError",
     "VideoTextToTextPipeline",
     "XGenMMConfig",
