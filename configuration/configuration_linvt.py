@@ -44,7 +44,7 @@ class LinVTVideoConfig(PreTrainedConfig):
             Frame tokens of a video that SVR keeps (Sec. 3.2.1, Tab. 12): the best ones, or while it learns
             (`model.train()`) such as are drawn with odds of exp(score). A video with fewer keeps all.
         max_shot_frames (`int`, *optional*, defaults to 64):
-            Frames of a shot that are looked at together to tell what is new in it; longer shots are cut into windows.
+            Frames of a shot that SVR looks at together; longer shots are cut into windows.
         num_queries (`list[int]`, *optional*, defaults to `(64, 32, 16)`):
             Video tokens per scale, finest scale first (Sec. 6, Tab. 12). Their sum is what the LLM sees of a video,
             unless a call asks for another number, which `start="merge"` allows.
@@ -54,9 +54,10 @@ class LinVTVideoConfig(PreTrainedConfig):
         multi_scale (`str`, *optional*, defaults to `"multi_c"`):
             Where multi-scale pooling stands (Fig. 3, Tab. 4): `"single"` nowhere; `"multi_a"` after TTA; `"multi_b"`
             before TTA, one TTA over all scales at once; `"multi_c"` before TTA, each scale on its own.
-        temporal_attention (`str`, *optional*, defaults to `"video"`):
-            Frames that a frame attends to when tokens are scored: all of the `"video"`, or those of its own `"shot"`,
-            whose cost is linear in the length of the video.
+        temporal_attention (`str`, *optional*):
+            Frames that a frame attends to when tokens are scored: those of its own `"shot"`, so that videos of any
+            length are seen piece by piece, in flat memory; or all of the `"video"`, as in the paper. By default
+            `"shot"` where SVR starts from merging, `"video"` elsewhere, and in what was saved before that.
         use_svr (`bool`, *optional*, defaults to `True`):
             Whether tokens are scored and selected (Tab. 2). Without it TTA reads every frame token.
         use_tta (`bool`, *optional*, defaults to `True`):
@@ -83,7 +84,7 @@ class LinVTVideoConfig(PreTrainedConfig):
     num_queries: list[int] | tuple[int, ...] = (64, 32, 16)
     pooling_windows: list[int] | tuple[int, ...] = (1, 4, 16)
     multi_scale: MultiScale = "multi_c"
-    temporal_attention: Literal["video", "shot"] = "video"
+    temporal_attention: Literal["video", "shot"] | None = None
     use_svr: bool = True
     use_tta: bool = True
     text_conditioning: bool = True
@@ -94,6 +95,9 @@ class LinVTVideoConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.start is None:
             self.start = "merge" if self.transformers_version is None else "random"
+        if self.temporal_attention is None:
+            streams = self.start == "merge" and self.use_svr and self.transformers_version is None
+            self.temporal_attention = "shot" if streams else "video"
         self.num_queries = list(self.num_queries)
         self.pooling_windows = list(self.pooling_windows)
         self._check_sizes()
@@ -109,8 +113,9 @@ class LinVTVideoConfig(PreTrainedConfig):
         return fields, others
 
     def to_diff_dict(self) -> dict:
-        """As `PreTrainedConfig.to_diff_dict`, with `start`, whose default depends on where a configuration is from."""
-        return {**super().to_diff_dict(), "start": self.start}
+        """As `PreTrainedConfig.to_diff_dict`, with all whose default depends on where a configuration is from."""
+        fields = {"start": self.start, "temporal_attention": self.temporal_attention}
+        return {**super().to_diff_dict(), **fields}
 
     @property
     def num_video_tokens(self) -> int:

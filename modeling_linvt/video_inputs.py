@@ -23,8 +23,8 @@ class VideoInputs:
         video_num_frames (`torch.LongTensor` of shape `(videos,)`): Number of frames of each video; 0 of a memory.
         video_milliseconds (`torch.LongTensor` of shape `(frames,)`): Time of each frame, in milliseconds from the
             start of its video.
-        video_shot_ids (`torch.LongTensor` of shape `(frames,)`, *optional*): Shot of each frame, needed with
-            `temporal_attention="shot"`. By default every video is one shot.
+        video_shot_ids (`torch.LongTensor` of shape `(frames,)`, *optional*): Shot of each frame. By default every
+            video is one shot.
         video_frame_tokens (`torch.Tensor` of shape `(clips, tokens per clip, channels)`, *optional*): V of all
             videos, as [`~LinVTForConditionalGeneration.encode_video`] gives it, in place of `pixel_values_videos`: the
             vision encoder does not run.

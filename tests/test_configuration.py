@@ -207,6 +207,26 @@ def test_what_was_saved_before_there_was_a_choice_starts_at_random(tmp_path):
         assert load(tmp_path).start == "random"
 
 
+def test_attention_over_time_stays_in_the_shot_only_where_svr_starts_from_merging():
+    assert LinVTVideoConfig().temporal_attention == "shot"
+    for settings in ({"start": "random"}, {"use_svr": False, "multi_scale": "single"}):
+        assert LinVTVideoConfig(**settings).temporal_attention == "video"
+    for given in ("shot", "video"):
+        assert LinVTVideoConfig(temporal_attention=given).temporal_attention == given
+
+
+@pytest.mark.parametrize("attention", ["shot", "video"])
+def test_saved_attention_over_time_comes_back(attention, tmp_path):
+    with_video_tokenizer({"temporal_attention": attention}).save_pretrained(tmp_path)
+    as_json = json.loads((tmp_path / "config.json").read_text())
+    assert as_json["video_tokenizer_config"]["temporal_attention"] == attention
+    assert LinVTConfig.from_pretrained(tmp_path).video_tokenizer_config.temporal_attention == attention
+    # Before there was this default, it was left out where it was "video".
+    del as_json["video_tokenizer_config"]["temporal_attention"]
+    (tmp_path / "config.json").write_text(json.dumps(as_json))
+    assert LinVTConfig.from_pretrained(tmp_path).video_tokenizer_config.temporal_attention == "video"
+
+
 def test_other_starts_are_refused():
     with pytest.raises(Exception, match="start"):
         LinVTVideoConfig(start="kmeans")

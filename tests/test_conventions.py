@@ -249,12 +249,13 @@ def test_the_base_model_of_a_text_alone_has_gradients_for_the_video_tokenizer(ma
     assert all(not p.grad.any() for p in model.video_tokenizer.parameters())
 
 
-def test_shots_that_attention_needs_are_asked_for(make_linvt):
+def test_a_video_without_shots_is_one_shot(make_linvt):
     model, processor = make_linvt("llava", temporal_attention="shot")
     inputs = inputs_of(processor, [video(4), text("What?")])
+    several = model(**{**inputs, "video_shot_ids": torch.tensor([0, 0, 1, 1])}).logits
+    one = model(**{**inputs, "video_shot_ids": torch.tensor([3, 3, 3, 3])}).logits
     inputs.pop("video_shot_ids")
-    with pytest.raises(ValueError, match="shot_ids"):
-        model(**inputs)
+    assert torch.equal(model(**inputs).logits, one) and not torch.equal(one, several)
 
 
 @each_family

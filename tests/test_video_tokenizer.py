@@ -266,13 +266,6 @@ def test_shots_longer_than_a_window_are_scored_in_windows():
     assert changed == [False, False, True, True, False]
 
 
-def test_shot_attention_needs_shots():
-    inputs = make_inputs()
-    del inputs["shot_ids"]
-    with pytest.raises(ValueError, match="shot_ids must be given"):
-        make("shot")(**inputs)
-
-
 @each_variant
 def test_the_instruction_matters_exactly_where_it_is_read(variant):
     model, inputs = make(variant), make_inputs()

@@ -48,7 +48,7 @@ def trained_rows(world: str) -> dict[str, Variant]:
     table, kept = f"{world}, trained", {"top_k": KEPT[world]}
     tuned = {"aligns": False, "world": world}
     start = {**LINVT_FROM_MERGING, **kept}
-    shot = {**start, "temporal_attention": "shot"}
+    over_time = {**start, "temporal_attention": "video"}
     return {
         "merging, LoRA alone": Variant((table,), MERGING, 3, **tuned),
         f"merging of {KEPT[world]} kept, LoRA alone": Variant(
@@ -60,8 +60,8 @@ def trained_rows(world: str) -> dict[str, Variant]:
         "all tokens, LoRA alone": _all_tokens(world, tunes_llm=True),
         "LinVT from merging": Variant((table,), start, 3, **SHORT_ALIGNMENT, world=world),
         "LinVT from merging, learning on": Variant((table,), start, world=world),
-        "LinVT from merging, shot": Variant((table,), shot, 3, **SHORT_ALIGNMENT, world=world),
-        "LinVT from merging, seen once": Variant((table,), shot, 3, **SHORT_ALIGNMENT, world=world, reads="memories"),
+        "LinVT from merging, video": Variant((table,), over_time, 3, **SHORT_ALIGNMENT, world=world),
+        "LinVT from merging, seen once": Variant((table,), start, 3, **SHORT_ALIGNMENT, world=world, reads="memories"),
         "TTA from merging": Variant((table,), {**start, "use_svr": False}, 3, **SHORT_ALIGNMENT, world=world),
         "SVR from merging": Variant((table,), {**start, "use_tta": False, "text_conditioning": False}, 3, world=world),
     }

@@ -131,8 +131,8 @@ class LinVTVideoModel(PreTrainedModel):
                 there is no padding, so a video never depends on its neighbours.
             grid (`tuple[int, int]`): Rows and columns of a frame's tokens.
             frame_seconds (`torch.Tensor` of shape `(videos, frames)`): Time of each frame, in seconds.
-            shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot that each frame belongs to,
-                needed with `temporal_attention="shot"`. Frames of a shot stand in a row.
+            shot_ids (`torch.LongTensor` of shape `(videos, frames)`, *optional*): Shot that each frame belongs to;
+                by default a video is one shot. Frames of a shot stand in a row.
             instruction_embeds (`torch.Tensor` of shape `(videos, text_length, embedding_size)`, *optional*):
                 The LLM's input embeddings of the user's instruction, read with `text_conditioning`.
             instruction_mask (`torch.BoolTensor` of shape `(videos, text_length)`, *optional*):
@@ -191,8 +191,6 @@ class LinVTVideoModel(PreTrainedModel):
         if grid[0] * grid[1] != tokens_per_frame:
             raise ValueError(f"A grid of {grid[0]} x {grid[1]} does not fit the {tokens_per_frame} tokens of a frame.")
         if shot_ids is None:
-            if self.config.temporal_attention == "shot":
-                raise ValueError("temporal_attention is 'shot', so shot_ids must be given, one per frame.")
             shot_ids = frame_seconds.new_zeros(frame_seconds.shape, dtype=torch.long)
         windows = shot_windows(shot_ids, self.config.max_shot_frames)
         scores = frame_tokens.new_zeros(num_videos, num_frames * tokens_per_frame, dtype=torch.float32)
