@@ -63,7 +63,7 @@ class StreamingEncoder:
         _check_remembers(model)
         self.model = model
         self.by_shot = model.video_tokenizer.scores_shot_by_shot
-        self._encoder, self._scorer = memory_fingerprints(model)
+        self._fingerprints = memory_fingerprints(model)
         closed = ClosedPart(None, 0, 0) if closed is None else closed
         self._closed, self._num_frames, self._num_skipped = closed
         self._grid: tuple[int, int] | None = None
@@ -177,29 +177,57 @@ class StreamingEncoder:
         window, self._window = self._window, []
         if not window:
             return
-        tokenizer, top_k = self.model.video_tokenizer, self.model.config.video_tokenizer_config.top_k
-        device = self.model.video_tokenizer_device(window[0].tokens.device)
-        grid = self._grid or (1, 1)
-        tokens = torch.stack([encoded.tokens for encoded in window]).to(device)[None]
-        seconds = torch.stack([encoded.seconds for encoded in window]).to(device)[None]
-        shots = torch.tensor([[encoded.shot for encoded in window]], device=device)
-        scored = tokenizer.score(tokens, grid, seconds, shots)
-        starts = scored.seconds.take_along_dim(torch.searchsorted(scored.shots, scored.shots), 1)
-        scored = scored._replace(shots=(1000 * starts.double()).round().long())
-        kept = scored.select(best_places(scored.scores, top_k))
-        memory = VideoMemory(
-            *(values[0] for values in kept[:-1]),
-            grid=grid,
-            spans_seconds=((float(seconds[0, 0]), float(seconds[0, -1])),),
-            num_frames=sum(encoded.num_frames for encoded in window),
-            top_k=top_k,
-            encoder=self._encoder,
-            scorer=self._scorer,
-            mergeable=self.by_shot,
-        )
+        tokens = torch.stack([encoded.tokens for encoded in window])
+        seconds = torch.stack([encoded.seconds for encoded in window])
+        shots = torch.tensor([encoded.shot for encoded in window])
+        num_frames = sum(encoded.num_frames for encoded in window)
+        about = (self._grid or (1, 1), seconds, shots, num_frames, self._fingerprints)
+        memory = keep_best(self.model, tokens, *about)
         if self._closed is not None:
-            memory = VideoMemory.merge(self._closed.to(device), memory).in_one_span()
+            memory = VideoMemory.merge(self._closed.to(memory.tokens.device), memory).in_one_span()
         self._closed = memory
+
+
+@torch.no_grad()
+def keep_best(
+    model: PreTrainedModel,
+    frame_tokens: torch.Tensor,
+    grid: tuple[int, int],
+    frame_seconds: torch.Tensor,
+    shot_ids: torch.Tensor,
+    num_frames: int,
+    fingerprints: tuple[str, str],
+) -> VideoMemory:
+    """
+    Keeps the best tokens of a video, or of a part of it that holds whole windows.
+
+    Args:
+        frame_tokens (`torch.Tensor` of shape `(clips, tokens per clip, channels)`): V.
+        grid (`tuple[int, int]`): Rows and columns of the tokens of a clip.
+        frame_seconds (`torch.Tensor` of shape `(clips,)`): Time of each clip.
+        shot_ids (`torch.LongTensor` of shape `(clips,)`): Shot of each clip.
+        num_frames (`int`): Frames that these clips show.
+        fingerprints (`tuple[str, str]`): Those of the model, as `memory_fingerprints` gives them.
+    """
+    tokenizer, (encoder, scorer) = model.video_tokenizer, fingerprints
+    device = model.video_tokenizer_device(frame_tokens.device)
+    tokens, seconds, shots = (values.to(device)[None] for values in (frame_tokens, frame_seconds, shot_ids))
+    scored = tokenizer.score(tokens, grid, seconds, shots)
+    # Numbers of windows would depend on where the part begins in the video; when they begin does not.
+    starts = scored.seconds.take_along_dim(torch.searchsorted(scored.shots, scored.shots), 1)
+    scored = scored._replace(shots=(1000 * starts.double()).round().long())
+    kept = scored.select(best_places(scored.scores, tokenizer.config.top_k))
+    first, last = kept.span_seconds[0].tolist()
+    return VideoMemory(
+        *(values[0] for values in kept[:-1]),
+        grid=grid,
+        spans_seconds=((first, last),),
+        num_frames=num_frames,
+        top_k=tokenizer.config.top_k,
+        encoder=encoder,
+        scorer=scorer,
+        mergeable=tokenizer.scores_shot_by_shot,
+    )
 
 
 def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
@@ -226,4 +254,4 @@ def _check_remembers(model: PreTrainedModel) -> None:
         raise ValueError(f"The video tokenizer {kind}, so it keeps no tokens to remember; give frames each time.")
 
 
-__all__ = ["ClosedPart", "StreamingEncoder", "check_memory"]
+__all__ = ["ClosedPart", "StreamingEncoder", "check_memory", "keep_best"]

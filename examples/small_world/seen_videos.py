@@ -8,8 +8,7 @@ from tqdm import tqdm
 
 from linvt import LinVTForConditionalGeneration
 from linvt.fingerprints import memory_fingerprints
-from linvt.video_tokenizer.kept_tokens import best_places
-from linvt.video_tokenizer.video_memory import VideoMemory
+from linvt.streaming_encoder import keep_best
 
 
 class SeenVideos:
@@ -22,30 +21,16 @@ class SeenVideos:
         model ([`LinVTForConditionalGeneration`]): Its SVR chooses.
     """
 
-    @torch.no_grad()
     def __init__(self, videos: VideoSet | FlatVideos, model: LinVTForConditionalGeneration):
         self.questions: list[list[Question]] = videos.questions
         self.num_frames = videos.num_frames
-        encoder, scorer = memory_fingerprints(model)
-        top_k = model.config.video_tokenizer_config.top_k
-        self.memories = []
+        self.memories, fingerprints = [], memory_fingerprints(model)
         for number in tqdm(range(len(videos.num_frames)), desc="videos seen"):
             inputs = videos.model_inputs([number])
-            seconds, grid = inputs["video_milliseconds"][None] / 1000, tuple(inputs["video_token_grid"][0].tolist())
-            tokens, shots = inputs["video_frame_tokens"][None], inputs["video_shot_ids"][None]
-            scored = model.video_tokenizer.score(tokens, grid, seconds, shots)
-            kept = scored.select(best_places(scored.scores, top_k))
-            memory = VideoMemory(
-                *(values[0] for values in kept[:-1]),
-                grid=grid,
-                spans_seconds=(tuple(kept.span_seconds[0].tolist()),),
-                num_frames=videos.num_frames[number],
-                top_k=top_k,
-                encoder=encoder,
-                scorer=scorer,
-                mergeable=model.video_tokenizer.scores_shot_by_shot,
-            )
-            self.memories.append(memory)
+            grid = tuple(inputs["video_token_grid"][0].tolist())
+            seconds, shots = inputs["video_milliseconds"] / 1000, inputs["video_shot_ids"]
+            about = (grid, seconds, shots, videos.num_frames[number], fingerprints)
+            self.memories.append(keep_best(model, inputs["video_frame_tokens"], *about))
 
     def model_inputs(self, numbers: list[int], reads: str = "memories") -> dict:
         """Returns what the model is given of these videos, in this order."""
