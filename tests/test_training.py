@@ -1,7 +1,6 @@
 """Both stages of training on tiny models: what moves, what does not, what is saved, and that a killed run goes on."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,17 @@ from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_families import FAMILIES, random_video
-from training_runs import Log, launcher_of, make_trainer, prepare, read_log, row, run, settings
+from training_runs import Log, make_trainer, prepare, read_log, row, settings
 from transformers import BitsAndBytesConfig
+from warm_processes import run_script
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor
 from linvt.training.training_stages import lora_for_instruction, merge_adapter
 from linvt.training.video_chat_collator import VideoChatCollator
 from linvt.training.video_sft_trainer import VideoSFTTrainer
 
+
+TRAINING_RUN = Path(__file__).with_name("training_runs.py")
 
 # Goes when transformers>=5.18 is required.
 RESUMES_ON_CPUS = pytest.mark.skipif(
@@ -215,8 +217,7 @@ def test_transformers_own_trainer_over_ranks_with_gradient_checkpointing(run_of,
     # With a video in every row: the encoder learns too, and has no gradient on a rank that has none.
     chats = [row("What?", f"{number} cats.", video_file(4 + number, number)) for number in range(4)]
     (folder / "rows.json").write_text(json.dumps(chats))
-    script = [Path(__file__).with_name("training_runs.py"), folder, "plain", "2"]
-    done = run([sys.executable, *launcher_of("ddp_cpu.yaml"), *script])
+    done = run_script(TRAINING_RUN, folder, "plain", 2, launcher="ddp_cpu.yaml")
     assert done.returncode == 0, done.stderr
     assert sorted(read_log(folder)) == [1, 2]
     before, after = (load_file(folder / name / "model.safetensors") for name in ("model", "result"))
@@ -226,10 +227,8 @@ def test_transformers_own_trainer_over_ranks_with_gradient_checkpointing(run_of,
 
 def resumed(folder: Path, stage: str, config: str | None) -> None:
     """Four steps, killed after the third and taken up again after the second, of which there is a checkpoint."""
-    script = [Path(__file__).with_name("training_runs.py"), folder, stage, "4"]
-    for kill in (["3"], []):
-        launcher = [] if config is None else launcher_of(config)
-        done = run([sys.executable, *launcher, *script, *kill])
+    for kill in ([3], []):
+        done = run_script(TRAINING_RUN, folder, stage, 4, *kill, launcher=config)
         if kill:
             assert done.returncode != 0 and max(read_log(folder)) in (2, 3), done.stderr
             assert not (folder / "result").exists() and (folder / "run" / "checkpoint-2").is_dir()

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from huggingface_hub import ModelCard
 from tiny_families import random_video
 from train_alignment import AlignmentArguments
 from train_instruction import InstructionArguments
-from training_runs import launcher_of, row, run
+from training_runs import row
 from transformers import AutoConfig
 from trl import SFTConfig, TrlParser
 from video_chat_training import (
@@ -23,6 +22,7 @@ from video_chat_training import (
     load_model_and_processor,
     parse_arguments,
 )
+from warm_processes import run_script
 
 from linvt import LinVTForConditionalGeneration, LinVTProcessor, RedVillmVideoConfig
 from linvt.hub.model_records import TrainingStage, read_records
@@ -157,11 +157,11 @@ def test_options_of_linvt_are_a_group_of_the_help(monkeypatch, capsys):
     assert "--weight_decay" not in group
 
 
-def run_script(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
-    folder = Path(config["output_dir"]).parent
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    launcher = [] if ranks == 1 else launcher_of("ddp_cpu.yaml")
-    return run([sys.executable, *launcher, EXAMPLES / script, "--config", folder / "config.yaml", *options])
+def train(script: str, config: dict, *options: str, ranks: int = 1) -> subprocess.CompletedProcess:
+    file = Path(config["output_dir"]).with_name("config.yaml")
+    file.write_text(yaml.safe_dump(config))
+    launcher = None if ranks == 1 else "ddp_cpu.yaml"
+    return run_script(EXAMPLES / script, "--config", file, *options, launcher=launcher)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -189,22 +189,22 @@ def test_from_stage_to_stage(make_linvt, video_file, tmp_path, ask, ranks):
     }
     first = {**config, "model": str(tmp_path / "model"), "output_dir": str(tmp_path / "aligned")}
     if ranks == 1:
-        failed = run_script("train_alignment.py", first)
+        failed = train("train_alignment.py", first)
         assert failed.returncode != 0 and "Row 4: the answer" in failed.stderr
         first["frame_token_cache"] = str(tmp_path / "cache")
-    done = run_script("train_alignment.py", first, "--skip_bad_rows", ranks=ranks)
+    done = train("train_alignment.py", first, "--skip_bad_rows", ranks=ranks)
     assert done.returncode == 0, done.stderr
     aligned = LinVTForConditionalGeneration.from_pretrained(tmp_path / "aligned")
     assert LinVTProcessor.from_pretrained(tmp_path / "aligned").video_processor.num_frames == 4
     if ranks == 1:
-        again = run_script(
+        again = train(
             "train_alignment.py", {**first, "max_steps": 3}, "--skip_bad_rows", "--resume_from_checkpoint", "last"
         )
         assert again.returncode == 0, again.stderr
         assert len(list((tmp_path / "cache").iterdir())) == 2
 
     second = {**config, "model": str(tmp_path / "aligned"), "output_dir": str(tmp_path / "tuned"), "lora_r": 4}
-    done = run_script("train_instruction.py", second, "--skip_bad_rows", ranks=ranks)
+    done = train("train_instruction.py", second, "--skip_bad_rows", ranks=ranks)
     assert done.returncode == 0, done.stderr
     tuned = LinVTForConditionalGeneration.from_pretrained(tmp_path / "tuned")
     changed = {

@@ -9,8 +9,6 @@ takes 4 rows, shared by the processes.
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -88,30 +86,6 @@ def make_trainer(folder: Path, stage: str, args: SFTConfig, eval_rows: list[dict
         processing_class=processor,
         **extra,
     )
-
-
-def run(command: list, timeout_seconds: float = 900) -> subprocess.CompletedProcess:
-    """A command with all the processes that it starts: when the time is over, none of them is left waiting."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = list(map(str, command))
-    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
-        try:
-            output, errors = process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
-def launcher_of(config: str) -> list:
-    """Two processes; what the file says of GPUs and of their precision does not fit a CPU."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    file = Path(__file__).parents[1] / "examples" / "accelerate" / config
-    options = ["--num_processes", 2, "--mixed_precision", "no", "--main_process_port", port]
-    return ["-m", "accelerate.commands.launch", "--config_file", file, *options]
 
 
 class Killer(TrainerCallback):

@@ -3,7 +3,6 @@
 What a process runs must be importable there, so it stands in this file.
 """
 
-import multiprocessing
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from warm_processes import start
 
 from linvt import LinVTForConditionalGeneration
 from linvt.contrastive_loss import VideoTextContrast
@@ -21,10 +21,7 @@ from linvt.late_interaction import LateInteractionContrast
 def on_two_ranks(function, folder: Path, inputs, timeout_seconds: float = 240) -> list:
     """`[function(inputs) on rank 0, on rank 1]`. Ranks that wait for each other for ever are ended, as a failure."""
     torch.save(inputs, folder / "inputs.pt")
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_run, args=(function, rank, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
+    processes = [start(_run, function, rank, folder) for rank in range(2)]
     for process in processes:
         process.join(timeout_seconds)
     hung = [process for process in processes if process.exitcode is None]
