@@ -1,6 +1,7 @@
 """Fixtures: models of their own for every test, clips that the tests make, the shared videos where there are any."""
 
 import copy
+import gc
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ from linvt_cli.cli_main import main
 
 
 torch.set_num_threads(1)  # models this small only get slower with more
+
+
+def pytest_collection_finish() -> None:
+    """Spares every garbage collection, and trainers ask for some, the million objects of imported modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def image_llm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(image_llm, tmp_path_factory):
-    sizes = {"steps": 4, "videos": 6, "test_videos": 3, "test_pictures": 6, "batch_size": 4}
+    sizes = {"steps": 2, "videos": 6, "test_videos": 3, "test_pictures": 6, "batch_size": 2}  # a step for each stage
     sizes |= {"long_videos": 2, "long_test_videos": 1}  # of 16 and 32 shots
     return Options(image_llm, str(tmp_path_factory.mktemp("tables")), **sizes)
 
@@ -139,8 +139,8 @@ def test_runs_of_other_options_are_not_mixed(options, tmp_path):
     run = {"variant": "LinVT", "seed": 0, "options": options.settings("small")}
     (tmp_path / "LinVT, seed 0.json").write_text(json.dumps(run))
     paper_tables.run_once("LinVT", 0, replace(options, output="elsewhere"), tmp_path)
-    other = replace(options, steps=5)
-    with pytest.raises(ValueError, match="LinVT, seed 0.json was made with .*'steps': 4.*not .*'steps': 5"):
+    other = replace(options, steps=3)
+    with pytest.raises(ValueError, match="LinVT, seed 0.json was made with .*'steps': 2.*not .*'steps': 3"):
         paper_tables.run_once("LinVT", 0, other, tmp_path)
     (tmp_path / "LinVT, seed 1.json").write_text(json.dumps({**run, "seed": 1, "options": other.settings("small")}))
     with pytest.raises(ValueError, match="cannot be compared"):
