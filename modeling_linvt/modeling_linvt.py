@@ -36,6 +36,7 @@ from linvt.image_llms.image_llm_support import check_image_llm, check_image_llm_
 from linvt.late_interaction import LateInteractionContrast
 from linvt.llm_inputs import LLMInputsMixin
 from linvt.model_outputs import add_video_outputs
+from linvt.part_initialization import PartInitializationMixin
 from linvt.prompt_padding import pad_left
 from linvt.rank_agreement import RankAgreement, weights_are_sharded
 from linvt.video_inputs import VideoInputs
@@ -43,7 +44,7 @@ from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 from linvt.video_tokenizer.modeling_red_villm import RedVillmVideoModel
 
 
-class LinVTForConditionalGeneration(LLMInputsMixin, PreTrainedModel, GenerationMixin):
+class LinVTForConditionalGeneration(LLMInputsMixin, PartInitializationMixin, PreTrainedModel, GenerationMixin):
     """
     An image-LLM that understands videos.
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from tiny_families import FAMILIES, SMALL, build_image_llm, random_video, user_turn
+from tiny_image_llms import tiny_config
 from transformers import (
     AqlmConfig,
     AutoConfig,
@@ -17,9 +18,31 @@ from transformers import (
 )
 
 from linvt import LinVTConfig, LinVTForConditionalGeneration, LinVTProcessor, LinVTVideoProcessor
+from linvt.ports.auto_classes import PORTS
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def spreads(model) -> dict[str, float]:
+    """The standard deviation of each weight with enough numbers to tell."""
+    return {name: weight.std().item() for name, weight in model.named_parameters() if weight.numel() >= 500}
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_onevision", *(port[0].model_type for port in PORTS)])
+def test_weights_that_are_missing_start_as_in_the_image_llm(model_type):
+    """Those of its vision encoder, too, whose layers may each have a spread of their own."""
+    config = tiny_config(model_type)
+    image_llm = AutoModelForImageTextToText.from_config(config)
+    expected = spreads(image_llm)
+    assert len(expected) > 5
+    for model in (
+        type(image_llm).from_pretrained(None, config=config, state_dict={}),
+        LinVTForConditionalGeneration.from_pretrained(
+            None, config=LinVTConfig(image_llm_config=config, video_tokenizer_config=SMALL), state_dict={}
+        ).image_llm,
+    ):
+        assert spreads(model) == pytest.approx(expected, rel=0.3)
 
 
 @each_family

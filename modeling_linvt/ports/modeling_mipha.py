@@ -4,9 +4,10 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration
 
 from linvt.configuration.configuration_mipha import MiphaConfig
+from linvt.part_initialization import PartInitializationMixin
 
 
-class MiphaForConditionalGeneration(LlavaForConditionalGeneration):
+class MiphaForConditionalGeneration(PartInitializationMixin, LlavaForConditionalGeneration):
     r"""
     `LlavaForConditionalGeneration` with `lm_head.bias`, of shape `(vocab_size,)`.
 

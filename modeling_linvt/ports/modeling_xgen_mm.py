@@ -17,12 +17,13 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.assisted_decoding import embedded_as, reads_prompt_again
 from linvt.configuration.configuration_xgen_mm import XGenMMConfig
+from linvt.part_initialization import PartInitializationMixin
 from linvt.ports.xgen_mm_perceiver import XGenMMPerceiver
 from linvt.ports.xgen_mm_prompts import image_prompts
 from linvt.ports.xgen_mm_strips import crops_to_strips, strips_mask
 
 
-class XGenMMForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class XGenMMForConditionalGeneration(PartInitializationMixin, PreTrainedModel, GenerationMixin):
     """
     Example:
 

@@ -8,8 +8,10 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
+from linvt.part_initialization import PartInitializationMixin
 
-class PortedImageLLM(PreTrainedModel, GenerationMixin):
+
+class PortedImageLLM(PartInitializationMixin, PreTrainedModel, GenerationMixin):
     """
     Holds a `language_model` and a `lm_head`; a port adds its vision encoder, `get_image_features`, and a `forward`
     that names its image inputs. `GenerationMixin` gives it `pixel_values` with the prompt and not again, and without
