@@ -175,6 +175,13 @@ def test_modules_start_from_the_projector(make, family):
     assert make(family, temporal_module=False)[0].video_tokenizer.temporal_module is None
 
 
+def test_states_of_layers_are_refused_by_name(make):
+    tokenizer = make()[0].video_tokenizer
+    for name in ("output_hidden_states", "output_attentions"):
+        with pytest.raises(ValueError, match=f"RedVillmVideoModel returns nothing for {name}: "):
+            tokenizer(*tokenizer.blank_video(torch.device("cpu"), torch.float32), **{name: True})
+
+
 def test_a_model_from_its_configuration_starts_from_its_projector(make):
     config = make()[0].config
     model = LinVTForConditionalGeneration(config)

@@ -291,6 +291,19 @@ def test_time_and_place_matter(variant):
     assert not torch.allclose(before, later) and not torch.allclose(before, turned)
 
 
+@pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions"])
+@pytest.mark.parametrize("returns", [{}, {"return_dict": False}])
+def test_states_of_layers_are_refused_by_name_and_not_asking_for_them_changes_nothing(name, returns):
+    model, inputs = make("multi_c"), make_inputs()
+    expected = model(**inputs, **returns)[0]
+    for not_asked in (False, None):
+        assert torch.equal(model(**inputs, **returns, **{name: not_asked})[0], expected)
+    with pytest.raises(ValueError, match=f"LinVTVideoModel returns nothing for {name}: "):
+        model(**inputs, **returns, **{name: True})
+    with pytest.raises(TypeError, match="output_token_weight'"):
+        model(**inputs, output_token_weight=True)
+
+
 def test_grid_must_fit():
     with pytest.raises(ValueError, match="grid of 5 x 3 does not fit the 12 tokens"):
         make()(**{**make_inputs(), "grid": (5, 3)})

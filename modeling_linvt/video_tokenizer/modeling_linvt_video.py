@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.video_tokenizer.kept_tokens import KeptTokens, ScoredTokens
+from linvt.video_tokenizer.layer_states import refuse_layer_states
 from linvt.video_tokenizer.merging_aggregation import MergingAggregator
 from linvt.video_tokenizer.token_aggregation import InstructionEncoder, TokenAggregator
 from linvt.video_tokenizer.token_clustering import token_directions
@@ -112,6 +113,7 @@ class LinVTVideoModel(PreTrainedModel):
         return only_merges(self.config, self.named_parameters())
 
     @can_return_tuple
+    @refuse_layer_states
     def forward(
         self,
         frame_tokens: torch.Tensor | None = None,

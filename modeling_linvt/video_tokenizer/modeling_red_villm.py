@@ -14,6 +14,7 @@ from transformers.utils import can_return_tuple
 
 from linvt.configuration.configuration_red_villm import RedVillmVideoConfig
 from linvt.image_llms.family_table import projector_family
+from linvt.video_tokenizer.layer_states import refuse_layer_states
 from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoOutput
 
 
@@ -61,6 +62,7 @@ class RedVillmVideoModel(PreTrainedModel):
             _copy_weights(family.projector(), self.temporal_module)
 
     @can_return_tuple
+    @refuse_layer_states
     def forward(
         self,
         frame_features: torch.Tensor,
