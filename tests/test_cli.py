@@ -56,7 +56,7 @@ def test_command_python_and_pipeline_give_the_same_text(run, video_file):
 @pytest.mark.parametrize("name", ["montage_640x360.mp4", "src/nasa_13013.mp4"])
 def test_real_videos_give_the_same_text_everywhere(run, shared_videos, name):
     check_same_text_everywhere(run, shared_videos / name)
-    code, output, _ = run("ask", shared_videos / name, "What happens?")
+    code, output, _ = run("ask", shared_videos / name, "What happens?", "--uniform")
     assert code == 0 and "16 of " in output and "256 of the frames -> 28 of the video" in output
 
 

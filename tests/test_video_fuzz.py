@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import av.logging
 import numpy as np
 import pytest
 import torch
+from warm_processes import run_script
 
 from linvt.processors.video.video_container import VideoReadError
 from linvt.processors.video.video_reading import read_video
@@ -57,7 +57,7 @@ FORMATS: dict[str, tuple[str, str, dict, dict]] = {
 # 2805 cases, 15 of each kind of damage in each format.
 NUM_SEEDS = 165
 
-# Each with some of the formats. Importing PyTorch and Transformers takes longer than hundreds of cases.
+# Each with some of the formats.
 NUM_PROCESSES = 6
 
 # A case takes milliseconds, a few of them seconds; a machine with other work can stop for a minute.
@@ -243,8 +243,7 @@ def test_the_whole_clip_can_be_read(name, tmp_path):
 
 @pytest.mark.parametrize("names", [list(FORMATS)[i::NUM_PROCESSES] for i in range(NUM_PROCESSES)], ids="+".join)
 def test_damage_gives_frames_or_one_error(names):
-    command = [sys.executable, __file__, "0", str(NUM_SEEDS), *names]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(Path(__file__), 0, NUM_SEEDS, *names)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"exit code {done.returncode} in case {lines[-1:]}:\n{done.stderr[-6000:]}"
     for name in names:
