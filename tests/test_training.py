@@ -234,6 +234,8 @@ def resumed(folder: Path, stage: str, config: str | None) -> None:
             assert not (folder / "result").exists() and (folder / "run" / "checkpoint-2").is_dir()
         else:
             assert done.returncode == 0, done.stderr
+            logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+            assert [line["step"] for line in logged].count(1) == 1  # it went on, and did not begin again
 
 
 @pytest.mark.parametrize(
