@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from linvt.checkpoints.atomic_output import new_folder
+from linvt.checkpoints.atomic_folder import new_folder
 from linvt.conversion import KINDS
 from linvt.hub.export import FORMATS, export_model
 from linvt.processors.shots.contact_sheet import MAX_THUMBNAILS

@@ -174,7 +174,7 @@ def test_interrupted_conversions_leave_nothing_that_loads(tmp_path, source, monk
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
     with monkeypatch.context() as patch:  # killed: nothing is cleaned up
-        patch.setattr("linvt.checkpoints.atomic_output.shutil.rmtree", lambda *args, **kwargs: None)
+        patch.setattr("linvt.checkpoints.atomic_folder.shutil.rmtree", lambda *args, **kwargs: None)
         patch.setattr("linvt.conversion.convert.ShardWriter.finish", _fail)
         with pytest.raises(OSError, match="No space left"):
             convert_checkpoint(source, tmp_path / "output")

@@ -35,7 +35,7 @@ def check_folder(name: str) -> None:
 
 def check_new_folder(path: str) -> None:
     """
-    Rejects an output folder that holds something, as `linvt.checkpoints.atomic_output.check_new_folder` does.
+    Rejects an output folder that holds something, as `linvt.checkpoints.atomic_folder.check_new_folder` does.
 
     Raises:
         `FileExistsError`: If `path` is a file, or a folder that is not empty.

@@ -100,7 +100,7 @@ def show_csv(result: dict) -> str:
 
 
 def _save_contact_sheet(path: str, video: "SampledVideo") -> dict:
-    from linvt.checkpoints.atomic_output import new_file
+    from linvt.checkpoints.atomic_file import new_file
     from linvt.processors.shots.contact_sheet import contact_sheet
 
     places = _middle_frames(video)

@@ -38,7 +38,7 @@ def wrap(options: argparse.Namespace) -> dict:
     import torch
     from transformers import AutoProcessor
 
-    from linvt.checkpoints.atomic_output import new_folder
+    from linvt.checkpoints.atomic_folder import new_folder
     from linvt.configuration.known_settings import own_settings
     from linvt.modeling_linvt import LinVTForConditionalGeneration
     from linvt.processors.processing_linvt import LinVTProcessor

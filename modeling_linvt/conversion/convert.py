@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import snapshot_download
 from transformers import PreTrainedConfig
 
-from linvt.checkpoints.atomic_output import check_new_folder, new_folder
+from linvt.checkpoints.atomic_folder import check_new_folder, new_folder
 from linvt.conversion import KINDS
 from linvt.conversion.checkpoint_kinds import CheckpointKind, Shapes
 from linvt.conversion.checkpoint_reader import CheckpointReader
@@ -44,7 +44,7 @@ def convert_checkpoint(
 
     Args:
         source (`str` or `os.PathLike`): Folder or Hub id.
-        output (`str` or `os.PathLike`): New folder, see `checkpoints.atomic_output.new_folder`.
+        output (`str` or `os.PathLike`): New folder, see `checkpoints.atomic_folder.new_folder`.
         kind (`str`, *optional*): Name of the format; by default it is recognised.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
         dtype (`torch.dtype`, *optional*): Of the weights; by default as they are.

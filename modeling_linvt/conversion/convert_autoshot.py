@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from linvt.checkpoints.atomic_output import check_new_folder, new_folder
+from linvt.checkpoints.atomic_folder import check_new_folder, new_folder
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_layers import LAYER_SPECS
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
@@ -94,7 +94,7 @@ def convert_autoshot_checkpoint(checkpoint_path: str | os.PathLike, output_dir: 
         checkpoint_path (`str` or `os.PathLike`):
             File saved by `torch.save`: a dict whose entry `"net"` is the state dict. Read without running code of it.
         output_dir (`str` or `os.PathLike`):
-            New folder for `AutoShotModel.from_pretrained`, see `checkpoints.atomic_output.new_folder`.
+            New folder for `AutoShotModel.from_pretrained`, see `checkpoints.atomic_folder.new_folder`.
 
     Raises:
         `FileNotFoundError`: If there is no such checkpoint.

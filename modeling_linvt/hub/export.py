@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from linvt.checkpoints.atomic_output import check_new_folder, new_folder
+from linvt.checkpoints.atomic_folder import check_new_folder, new_folder
 from linvt.checkpoints.light_checkpoint import ADAPTER, LIGHT_PARTS, light_tensors
 from linvt.checkpoints.safe_weights import PICKLES
 from linvt.hub.model_card import write_model_card
@@ -66,7 +66,7 @@ def export_model(
     Args:
         source (`str` or `os.PathLike`): Folder or Hub id of a LinVT model of any format, or the output folder of
             `examples/train_instruction.py`, whose `adapter/` makes it possible to write it light.
-        output (`str` or `os.PathLike`): New folder, see `checkpoints.atomic_output.new_folder`.
+        output (`str` or `os.PathLike`): New folder, see `checkpoints.atomic_folder.new_folder`.
         format (`str`, *optional*, defaults to `"full"`): One of `FORMATS`.
         revision (`str`, *optional*): Branch, tag or commit of a source on the Hub.
         repo_id (`str`, *optional*): Name that it will have on the Hub, for the snippets of its card.

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from linvt.checkpoints.atomic_output import new_file
+from linvt.checkpoints.atomic_file import new_file
 from linvt.fingerprints import encoder_fingerprint
 from linvt.processors.processing_linvt import LinVTProcessor
 from linvt.processors.video.source_files import SourceFile, describe_source

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from linvt.checkpoints.atomic_output import new_file
+from linvt.checkpoints.atomic_file import new_file
 from linvt.video_tokenizer.kept_tokens import ScoredTokens, best_places
 
 

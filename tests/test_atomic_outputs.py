@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from linvt.checkpoints.atomic_output import new_file, new_folder
+from linvt.checkpoints.atomic_file import new_file
+from linvt.checkpoints.atomic_folder import new_folder
 
 
 def names(folder: Path) -> list[str]:

@@ -1,7 +1,6 @@
-"""Outputs that appear under their name whole or not at all: written beside the goal, then renamed."""
+"""Folders that appear under their name whole or not at all: written beside the goal, then renamed."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,24 +65,4 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
             staging.rmdir()
 
 
-@contextmanager
-def new_file(path: str | os.PathLike) -> Iterator[Path]:
-    """
-    Makes or replaces a file when the block ends, and leaves it as it was if the block raises or the process is killed.
-
-    Args:
-        path (`str` or `os.PathLike`): The file, in a folder that exists.
-
-    Yields:
-        `Path`: Where to write, with the same suffix.
-    """
-    path = Path(path)
-    part = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-__all__ = ["check_new_folder", "new_file", "new_folder"]
+__all__ = ["check_new_folder", "new_folder"]
