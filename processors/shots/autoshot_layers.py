@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from linvt.processors.shots.autoshot_inference import WinogradLayer, halve, winograd_multiplications
+from linvt.processors.shots.autoshot_inference import (
+    WinogradLayer,
+    halve,
+    multiplies_bfloat16_tiles,
+    relu_,
+    winograd_multiplications,
+)
 
 
 class LayerSpec(NamedTuple):
@@ -80,7 +86,7 @@ class AutoShotLayer(nn.Module):
         x = torch.cat(branches, dim=1)  # (B, C, T, H*W)
         if self.training:
             x = self.batch_norm(x)
-        return F.relu(x, inplace=True).permute(0, 2, 3, 1).unflatten(2, size)
+        return relu_(x).permute(0, 2, 3, 1).unflatten(2, size)
 
     def for_inference(self, height: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """Returns `forward` in evaluation mode for maps of this size, with the weights prepared once."""
@@ -93,6 +99,8 @@ class AutoShotLayer(nn.Module):
             # Not measured on CUDA; float16 is too narrow; autocast would choose another dtype for every step.
             and weight.device.type == "cpu"
             and weight.dtype != torch.float16
+            # Tiles of AMX multiply so fast that the way to the points and back costs more than it saves.
+            and not (weight.dtype == torch.bfloat16 and multiplies_bfloat16_tiles())
             and not torch.is_autocast_enabled("cpu")
         ):
             temporal, bias = self._folded(torch.float64)

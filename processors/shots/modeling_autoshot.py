@@ -222,14 +222,39 @@ class AutoShotModel(AutoShotPreTrainedModel):
         The same, window by window as the frames come: yields float32 tensors of `kept_frames` probabilities, the last
         one perhaps shorter.
         """
+        probabilities = self.window_probabilities()
+        for number, (window, num_counted) in enumerate(iter_windows(frames, self.config)):
+            yield probabilities(number, window)[:num_counted]
+
+    def window_probabilities(self) -> Callable[[int, torch.Tensor], torch.Tensor]:
+        r"""
+        Prepares the network for the windows of one video, in which weights do not change.
+
+        Returns:
+            `Callable[[int, torch.Tensor], torch.Tensor]`: From the number of a window, counted from 0, and its frames,
+            as [`iter_windows`] yields them, to the float32 probabilities of its `kept_frames`. Windows are given in
+            order; any may be left out.
+
+        Raises:
+            `ValueError`: If the model is in training mode.
+        """
         if self.training:
             raise ValueError("shot_probabilities needs the model in evaluation mode; call model.eval() first.")
-        context, kept = self.config.context_frames, self.config.kept_frames
-        stages = self._stages_for_inference()
-        for window, num_counted in iter_windows(frames, self.config):
-            output = self._logits(window[None].to(self.device), slice(context, context + kept), stages)
-            logits = output.one_hot_logits
-            yield logits[0, :num_counted].sigmoid()  # type: ignore[index]  # always given
+        kept = slice(self.config.context_frames, self.config.context_frames + self.config.kept_frames)
+        with torch.no_grad():
+            stages = self._stages_for_inference()
+        expected = 0  # the window that overlaps with what the stages know
+
+        @torch.no_grad()
+        def probabilities(number: int, window: torch.Tensor) -> torch.Tensor:
+            nonlocal expected
+            if number != expected and isinstance(stages[0], OverlappingStage):
+                stages[0].forget()
+            expected = number + 1
+            logits = self._logits(window[None].to(self.device), kept, stages).one_hot_logits
+            return logits[0].sigmoid()  # type: ignore[index]  # always given
+
+        return probabilities
 
     def _stages_for_inference(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         """The stages as `forward` runs them, prepared for the windows of one video, in which weights do not change."""

@@ -1,7 +1,7 @@
 """Shot detection with trained AutoShot weights: frames of a video in, shots out."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -12,14 +12,56 @@ from transformers import PreTrainedConfig
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, find_autoshot
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
-from linvt.processors.shots.shot_boundaries import iter_shots
+from linvt.processors.shots.shot_boundaries import iter_shot_starts, iter_shots
+from linvt.processors.shots.shot_cascade import ShotCascade
 from linvt.processors.video.forked_processes import one_thread_in_forks
+
+
+class ShotDetector:
+    """
+    Finds the shots of videos with AutoShot, as `detect_shots` of [`read_video`] or by itself.
+
+    Args:
+        network ([`AutoShotModel`]): With trained weights, in float32 and in evaluation mode.
+    """
+
+    def __init__(self, network: AutoShotModel):
+        self.config = network.config
+        self._cascade = ShotCascade(network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._cascade.network.device
+
+    def __call__(self, frames: Iterable[np.ndarray]) -> Iterator[tuple[int, int]]:
+        """
+        Yields the shots of a video as half-open ranges of frames `[start, end)`, in order, each as soon as its end is
+        known.
+
+        Args:
+            frames (`Iterable[np.ndarray]`): All frames of the video, uint8 RGB of shape `(27, 48, 3)`.
+        """
+        return iter_shots(self._probabilities(frames), self.config.threshold, self.config.min_shot_frames)
+
+    def starts(self, frames: Iterable[np.ndarray]) -> Iterator[bool]:
+        """
+        Yields for every frame whether a shot starts there, as soon as it is known: the same shots, for videos that
+        may not end.
+
+        Args:
+            frames: As for the shots.
+        """
+        return iter_shot_starts(self._probabilities(frames), self.config.threshold, self.config.min_shot_frames)
+
+    def _probabilities(self, frames: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        return _computed_safely(self._cascade.iter_probabilities(frames))
 
 
 @lru_cache(maxsize=1)
 def load_shot_detector(
-    name_or_path: str | os.PathLike | None = None,
-) -> Callable[[Iterator[np.ndarray]], Iterator[tuple[int, int]]]:
+    name_or_path: str | os.PathLike | None = None, device: str | int | torch.device | None = None
+) -> ShotDetector:
     """
     Loads the weights; those of the last call are kept, so a data set of videos does not load them once per video.
     (After new weights were saved under the same name: `load_shot_detector.cache_clear()`.)
@@ -27,10 +69,10 @@ def load_shot_detector(
     Args:
         name_or_path (`str` or `os.PathLike`, *optional*): Hub id or folder of trained AutoShot weights. By default
             those that come with this package.
+        device (`str`, `int` or `torch.device`, *optional*): Where the network runs, by default on the CPU.
 
     Returns:
-        `Callable`: From all frames of a video, uint8 RGB of shape `(27, 48, 3)`, to its shots as half-open ranges of
-        frames, in order, each as soon as its end is known.
+        [`ShotDetector`]
 
     Raises:
         `FileNotFoundError`: If there are none.
@@ -54,11 +96,7 @@ def load_shot_detector(
     if info["missing_keys"]:
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 
-    def detect_shots(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
-        probabilities = _computed_safely(network.iter_shot_probabilities(frames))
-        return iter_shots(probabilities, network.config.threshold, network.config.min_shot_frames)
-
-    return detect_shots
+    return ShotDetector(network if device is None else network.to(device))
 
 
 def _computed_safely(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -71,4 +109,4 @@ def _computed_safely(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         yield value
 
 
-__all__ = ["AUTOSHOT_WEIGHTS", "load_shot_detector"]
+__all__ = ["AUTOSHOT_WEIGHTS", "ShotDetector", "load_shot_detector"]
