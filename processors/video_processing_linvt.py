@@ -1,6 +1,7 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from linvt.processors.shots.automatic_shots import choose_shot_detection
 from linvt.processors.shots.autoshot_files import (
     AUTOSHOT_IN_CHECKPOINT,
     copy_autoshot,
@@ -23,7 +25,7 @@ from linvt.processors.shots.shot_detection import load_shot_detector
 from linvt.processors.video.forked_processes import one_thread_in_forks
 from linvt.processors.video.given_frames import read_given_frames
 from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.source_files import SourceFile
+from linvt.processors.video.source_files import SourceFile, rereadable_file
 from linvt.processors.video.video_reading import ShotDetector, read_video
 from linvt.processors.video.video_sources import SourceFrames, flatten_videos, resolve_video
 from linvt.processors.video_settings import LinVTVideoProcessorKwargs, check_video_settings, frame_size
@@ -62,7 +64,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     image_std = [0.26862954, 0.26130258, 0.27577711]
     num_frames: int | None = 32
     fps = None
-    shot_detection = "autoshot"
+    shot_detection = "auto"
     autoshot_model = None
     autoshot_folder = None  # where the weights are that came with the checkpoint; never saved
     valid_kwargs = LinVTVideoProcessorKwargs
@@ -245,18 +247,22 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         sampling = {name: options[name] if options["do_sample_frames"] else None for name in ("num_frames", "fps")}
         if isinstance(video, SourceFrames):
             return read_given_frames(video, **sampling, metadata=metadata, transform=transform)
-        return read_video(
-            video,
-            **sampling,
-            transform=transform,
-            detect_shots=self._shot_detector(options),
-            on_progress=options["on_progress"],
-        )
+        with ExitStack() as stack:
+            if options["shot_detection"] == "auto":
+                video = stack.enter_context(rereadable_file(video))
+                options = {**options, "shot_detection": choose_shot_detection(video, options["device"])}
+            return read_video(
+                video,
+                **sampling,
+                transform=transform,
+                detect_shots=self._shot_detector(options),
+                on_progress=options["on_progress"],
+            )
 
     def _shot_detector(self, options: dict) -> ShotDetector | None:
         if options["shot_detection"] == "uniform":
             return None
-        return load_shot_detector(options["autoshot_model"])
+        return load_shot_detector(options["autoshot_model"], options["device"])
 
     def _normalize(self, frames: torch.Tensor, options: dict) -> torch.Tensor:
         frames = frames.to(device=options["device"], dtype=torch.float32)

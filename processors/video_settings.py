@@ -10,22 +10,23 @@ from transformers.processing_utils import VideosKwargs
 from linvt.processors.video.frame_selection import check_sampling
 
 
-ShotDetection = Literal["autoshot", "uniform"]
+ShotDetection = Literal["auto", "autoshot", "uniform"]
 
 
 class LinVTVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict, but Transformers is not followed
     """
-    shot_detection (`str`, *optional*, defaults to `"autoshot"`):
+    shot_detection (`str`, *optional*, defaults to `"auto"`):
         `"autoshot"` finds the shots of a file and spreads the frames over them, for which it decodes all of it;
-        `"uniform"` spreads them over time and decodes only what it needs. Videos that are given as frames are one
-        shot.
+        `"uniform"` spreads them over time and decodes only what it needs; `"auto"` is `"autoshot"` for files that
+        state at most 2,000 frames, or 100,000 where `device` is not the CPU, and `"uniform"` for longer ones, which a
+        warning says. Streams are searched for shots by both. Videos that are given as frames are one shot.
     autoshot_model (`str`, *optional*):
         Hub id or folder of trained AutoShot weights. By default those that come with this package;
         `"checkpoint:autoshot"` for those in the subfolder `autoshot/` of the checkpoint that this processor is of.
     on_progress (`Callable[[float], None]`, *optional*):
         Called with the fraction of a file that has been read.
     device (`str` or `torch.device`, *optional*, defaults to the CPU):
-        Where frames are normalised and returned. They are decoded, resized and searched for shots on the CPU.
+        Where AutoShot runs, and where frames are normalised and returned. They are decoded and resized on the CPU.
     """
 
     shot_detection: ShotDetection
@@ -73,7 +74,7 @@ def check_video_settings(settings: Mapping[str, Any]) -> None:
     check_sampling(given.get("num_frames"), given.get("fps"))
     shot_detection = given.get("shot_detection")
     if shot_detection is not None and shot_detection not in get_args(ShotDetection):
-        raise ValueError(f"shot_detection is {shot_detection!r}; give 'autoshot' or 'uniform'.")
+        raise ValueError(f"shot_detection is {shot_detection!r}; give 'auto', 'autoshot' or 'uniform'.")
 
 
 def frame_size(size: int | tuple[int, int] | Mapping[str, int] | SizeDict) -> dict[str, int]:

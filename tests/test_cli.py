@@ -127,6 +127,17 @@ def test_ask_spreads_the_frames_over_the_shots_unless_told_not_to(run, tmp_path)
     assert shots == {(): [(False, 0), (True, 1)], ("--uniform",): [(False, 0), (False, 0)]}
 
 
+def test_ask_says_where_it_did_not_look_for_shots(run, tmp_path, monkeypatch):
+    frames = np.zeros((40, 48, 64, 3), np.uint8)
+    frames[:30, ..., 0] = frames[30:, ..., 2] = 200
+    video = write_video(tmp_path / "clip.mp4", frames, fps=25)
+    monkeypatch.setattr("linvt.processors.shots.automatic_shots.CPU_FRAMES", 39)
+    for options, looked, said in (((), False, True), (("--shots",), True, False), (("--uniform",), False, False)):
+        code, output, _ = run("ask", video, "What happens?", "--num-frames", 2, "--max-new-tokens", 2, *options)
+        assert code == 0 and ("--shots does" in " ".join(output.split())) == said
+        assert ("at 0.60 1.40 s" in output) == looked
+
+
 def test_ask_recommends_uniform_where_finding_shots_takes_long(run, video_file, monkeypatch):
     """A minute and a half passes between any two looks at the clock."""
     seconds = iter(range(0, 10**6, 90))

@@ -189,7 +189,13 @@ def test_other_frames_have_other_files(make_linvt, video_file, tmp_path):
     cache = FrameTokenCache(tmp_path / "cache", model, processor)
     path = video_file(12)
     changes = [{}, {"num_frames": 4}, {"fps": 2}, {"size": {"height": 56, "width": 84}}, {"do_normalize": False}]
-    changes += [{"shot_detection": "autoshot"}, {"image_mean": [0, 0, 0]}, {"do_sample_frames": False}]
+    changes += [
+        {"shot_detection": "autoshot"},
+        {"shot_detection": "auto"},
+        {"shot_detection": "auto", "device": "meta"},
+        {"image_mean": [0, 0, 0]},
+        {"do_sample_frames": False},
+    ]
     found = [cache.path(path, **change).name for change in changes]
     assert len(set(found)) == len(changes)
     assert cache.path(path, num_frames=5, on_progress=print).name == found[0]  # the number that is the default

@@ -131,7 +131,11 @@ def test_that_nothing_was_trained_is_read_off_the_weights(make_untrained, tmp_pa
 
 @pytest.mark.parametrize(
     ("shot_detection", "said"),
-    [("autoshot", "which AutoShot finds. Its weights come with `linvt`"), ("uniform", "shots are not looked for")],
+    [
+        ("autoshot", "the shots of a video, which AutoShot finds. Its weights come with `linvt`"),
+        ("auto", "the shots of a video that is not long, which AutoShot finds. Its weights come with `linvt`"),
+        ("uniform", "shots are not looked for"),
+    ],
 )
 def test_how_frames_are_picked(exported, shot_detection, said):
     settings = json.loads((exported / "processor_config.json").read_text())

@@ -7,6 +7,7 @@ from tiny_models import tiny_llava
 from transformers.utils.logging import warning_once
 
 from linvt import AutoShotConfig, AutoShotModel, LinVTProcessor, LinVTVideoProcessor, VideoReadError
+from linvt.processors.shots.shot_cascade import ShotCascade
 
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -295,17 +296,17 @@ def test_autoshot_weights_of_another_kind_are_an_error(make_linvt, video_file, t
         processor.video_processor(video_file(12), autoshot_model=str(tmp_path / "autoshot"), **options)
 
 
-def test_shots_are_found_unless_told_otherwise(image_llm):
+def test_shots_are_found_where_that_is_fast_unless_told_otherwise(image_llm):
     _, original = image_llm("llava")
     video_processor = LinVTProcessor.from_image_llm_processor(original).video_processor
-    assert video_processor.shot_detection == "autoshot" and video_processor.autoshot_model is None
+    assert video_processor.shot_detection == "auto" and video_processor.autoshot_model is None
 
 
 def test_the_shortest_shot_is_that_of_the_configuration(make_linvt, video_file, tmp_path, monkeypatch):
-    def a_cut_after_every_two_frames(network, frames):
+    def a_cut_after_every_two_frames(cascade, frames):
         yield torch.arange(sum(1 for _ in frames)) % 2 == 1
 
-    monkeypatch.setattr(AutoShotModel, "iter_shot_probabilities", a_cut_after_every_two_frames)
+    monkeypatch.setattr(ShotCascade, "iter_probabilities", a_cut_after_every_two_frames)
     _, processor = make_linvt("llava")
     for min_shot_frames, num_shots in ((1, 6), (3, 3)):
         folder = tmp_path / str(min_shot_frames)
@@ -326,12 +327,12 @@ def test_shots_of_a_video_given_as_frames_are_not_asked_for_in_vain(make_linvt, 
 
 
 def test_autoshot_with_weights_spreads_the_frames_over_the_shots(make_linvt, video_file, tmp_path, monkeypatch):
-    def a_cut_after_two_frames(network, frames):
+    def a_cut_after_two_frames(cascade, frames):
         yield torch.arange(sum(1 for _ in frames)) == 1
 
     _, processor = make_linvt("llava")
     AutoShotModel(AutoShotConfig()).save_pretrained(tmp_path / "autoshot")
-    monkeypatch.setattr(AutoShotModel, "iter_shot_probabilities", a_cut_after_two_frames)
+    monkeypatch.setattr(ShotCascade, "iter_probabilities", a_cut_after_two_frames)
     options = {"shot_detection": "autoshot", "autoshot_model": str(tmp_path / "autoshot")}
     video = processor.video_processor(video_file(12, fps=10), num_frames=3, return_tensors="pt", **options)
     assert video["video_shot_ids"].tolist() == [0, 1, 1]

@@ -157,11 +157,12 @@ def test_the_network_runs_only_where_pictures_change(detector, monkeypatch):
     seen = []
     for part in {detector._cascade.network, detector._cascade.half} - {None}:
         run = part.window_probabilities()
-        monkeypatch.setattr(
-            part,
-            "window_probabilities",
-            lambda run=run: lambda number, window: seen.append(number) or run(number, window),
-        )
+
+        def noted(number, window, run=run):
+            seen.append(number)
+            return run(number, window)
+
+        monkeypatch.setattr(part, "window_probabilities", lambda noted=noted: noted)
     frames = film("cut far into a still film")
     assert [start for start, _ in detector(frames)] == [0, 312]
     assert set(seen) == {312 // 50}

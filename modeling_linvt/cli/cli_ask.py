@@ -20,6 +20,7 @@ _PACKAGE = Path(find_spec("linvt").origin)  # type: ignore[arg-type]  # of its _
 SMALL_MODEL = _PACKAGE.with_name("small_world_model")
 SMALL_MODEL_NOTE = "no --model given, so the small model of the package answers, which knows coloured shapes only"
 UNIFORM_HINT = "--uniform is much faster: it takes evenly spaced frames and does not look for shots"
+SHOTS_LEFT_OUT = "evenly spaced, since finding shots takes long here: --shots does"
 MAX_LISTED_FRAMES = 16  # of more, the times of the first and the last are printed
 
 
@@ -39,6 +40,7 @@ def add_ask_command(commands: argparse._SubParsersAction) -> None:
     )
     spread = command.add_mutually_exclusive_group()
     spread.add_argument("--autoshot", metavar="WEIGHTS", help="find shots with these weights (Hub id or folder)")
+    spread.add_argument("--shots", action="store_true", help="look for shots, however long that takes")
     spread.add_argument(
         "--uniform", action="store_true", help="do not look for shots, which is faster, for long videos by far"
     )
@@ -72,9 +74,10 @@ def ask(options: argparse.Namespace) -> dict:
         "num_frames": options.num_frames,
         "num_video_tokens": options.tokens,
         "autoshot_model": options.autoshot,
+        "device": model.device,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    if options.autoshot is not None or options.uniform:
+    if options.autoshot is not None or options.shots or options.uniform:
         settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
     hint = None if options.uniform else UNIFORM_HINT
     with Progress("reading", hidden=options.json, hint=hint) as progress:
@@ -104,6 +107,7 @@ def ask(options: argparse.Namespace) -> dict:
             {"index": index, "seconds": round(seconds, 3), "shot": shot}
             for index, seconds, shot in zip(video.frame_indices, video.frame_seconds, video.shot_ids, strict=True)
         ],
+        "shots_left_out": not (video.looked_for_shots or options.uniform),
         "num_frame_tokens": num_frame_tokens,
         "num_video_tokens": processor.num_video_tokens if options.tokens is None else options.tokens,
         "only_merges": only_merges,
@@ -128,7 +132,8 @@ def show_answer(result: dict) -> str:
         {
             **note,
             "video": describe_video(result["video"]),
-            "frames": f"{len(result['frames'])} of {result['video']['num_frames']}, {_times(result['frames'])}",
+            "frames": f"{len(result['frames'])} of {result['video']['num_frames']}, {_times(result['frames'])}"
+            + (f"; {SHOTS_LEFT_OUT}" if result["shots_left_out"] else ""),
             "tokens": f"{result['num_frame_tokens']} of the frames -> {result['num_video_tokens']} of the video; "
             f"{result['num_prompt_tokens']} into the LLM with the text",
             "text": text.strip() or "(empty)",

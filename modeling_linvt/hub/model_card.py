@@ -179,7 +179,8 @@ def _shots(settings: dict, folder: Path) -> str:
     if settings["shot_detection"] == "uniform":
         return "Frames are spread evenly over the whole video; shots are not looked for."
     where = "are in `autoshot/`" if (folder / AUTOSHOT_SUBFOLDER).is_dir() else "come with `linvt`"
-    return f"Frames are spread over the shots of a video, which AutoShot finds. Its weights {where}."
+    which = " that is not long" if settings["shot_detection"] == "auto" else ""
+    return f"Frames are spread over the shots of a video{which}, which AutoShot finds. Its weights {where}."
 
 
 def _results(evaluations: list[Evaluation]) -> list[EvalResult]:

@@ -173,8 +173,10 @@ class FrameTokenCache:
             identity = video_identity(source)
         except (TypeError, ValueError) as error:
             raise BadRowError(str(error)) from error
-        if isinstance(source, SourceFile) and settings["shot_detection"] == "autoshot":
+        if isinstance(source, SourceFile) and settings["shot_detection"] != "uniform":
             settings["autoshot_model"] = shot_detector_identity(settings["autoshot_model"])
+            if settings["shot_detection"] == "auto":  # does what the length of the file and this say
+                settings["on_cpu"] = options["device"] is None or torch.device(options["device"]).type == "cpu"
         if self.autocast_dtype is not None:
             settings["autocast_dtype"] = str(self.autocast_dtype)
         key = [FORMAT, identity, self.encoder_fingerprint, settings]

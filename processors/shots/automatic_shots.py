@@ -1,12 +1,17 @@
 """The rule of `shot_detection="auto"`: shots are looked for where nobody waits long for them."""
 
+from typing import Literal
+
 import torch
 from av.video.stream import VideoStream
+from transformers.utils import logging
 
 from linvt.processors.video.source_files import SourceFile
 from linvt.processors.video.video_container import open_video
 from linvt.processors.video.video_timeline import stated_seconds
 
+
+logger = logging.get_logger(__name__)
 
 CPU_FRAMES = 2000
 """Most frames for a CPU: 80 seconds of film. Two cores without bfloat16 see 150 frames a second and decode 2000."""
@@ -15,25 +20,36 @@ ACCELERATOR_FRAMES = 100_000
 """Most frames for any other device, where decoding remains: an hour of film in about a minute."""
 
 
-def looks_for_shots(file: SourceFile, device: str | int | torch.device | None) -> bool:
+def choose_shot_detection(file: SourceFile, device: str | int | torch.device | None) -> Literal["autoshot", "uniform"]:
     """
-    Tells whether a video is short enough for AutoShot on a device, by the length that its file states.
+    Chooses how a video is searched for shots by the length that its file states, and says so.
 
     Args:
         file ([`SourceFile`]): A video that can be read again.
         device (`str`, `int` or `torch.device`, *optional*): Where AutoShot would run, by default the CPU.
 
+    Returns:
+        `str`: `"autoshot"`, or `"uniform"` for a video that is long or does not say how long it is.
+
     Raises:
         [`VideoReadError`]: If it is not a video.
     """
+    on_cpu = device is None or torch.device(device).type == "cpu"
+    most = CPU_FRAMES if on_cpu else ACCELERATOR_FRAMES
     with open_video(file.content, file.name) as (_, stream):  # type: ignore[arg-type]  # not a URL, which is read once
         num_frames = stated_frames(stream)
-    return num_frames is not None and num_frames <= most_frames(device)
-
-
-def most_frames(device: str | int | torch.device | None) -> int:
-    """Returns the number of frames up to which shots are looked for."""
-    return CPU_FRAMES if device is None or torch.device(device).type == "cpu" else ACCELERATOR_FRAMES
+    found = "an unknown number of" if num_frames is None else f"{num_frames:,}"
+    if num_frames is not None and num_frames <= most:
+        logger.info(f"{file.name} has {found} frames: they are spread over its shots, which AutoShot finds.")
+        return "autoshot"
+    logger.info(f"{file.name} has {found} frames: they are spread over time.")
+    # Without a name: in a training it would come with every video.
+    logger.warning_once(
+        f"Frames are evenly spaced over videos of more than {most:,} frames, or of unknown length: to find their shots"
+        f"{' on the CPU' if on_cpu else ''} would take long. shot_detection='autoshot' looks for shots in all videos, "
+        "'uniform' in none."
+    )
+    return "uniform"
 
 
 def stated_frames(stream: VideoStream) -> int | None:
@@ -47,4 +63,4 @@ def stated_frames(stream: VideoStream) -> int | None:
     return round(seconds * rate) if seconds > 0 and rate else None
 
 
-__all__ = ["ACCELERATOR_FRAMES", "CPU_FRAMES", "looks_for_shots", "most_frames", "stated_frames"]
+__all__ = ["ACCELERATOR_FRAMES", "CPU_FRAMES", "choose_shot_detection", "stated_frames"]

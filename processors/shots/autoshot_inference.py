@@ -43,7 +43,7 @@ def relu_(x: torch.Tensor) -> torch.Tensor:
 
 def multiplies_bfloat16_tiles() -> bool:
     """Tells whether this CPU has AMX, with which bfloat16 is more than twice as fast as float32."""
-    # Not public in PyTorch 2.9 to 2.14 (`torch.cpu.get_capabilities` is younger than 2.9); elsewhere than on x86, False.
+    # Not public in PyTorch 2.9 to 2.14; `torch.cpu.get_capabilities` is younger. False elsewhere than on x86.
     return torch.cpu._is_amx_tile_supported()
 
 

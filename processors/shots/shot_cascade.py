@@ -27,8 +27,8 @@ FRAMES_APART = 6
 LARGEST_STILL = 4.0
 """
 Largest difference, in levels of 0..255, in a window that is skipped. In all windows of our films in which the network
-finds a change it is at least 6.8 in dark pictures (mean level 14) and 8.4 in others; of drawn dissolves and fades of 20
-to 160 frames the network finds none with less than 5.7. `docs/benchmarks/shot_cascade.py` prints it.
+finds a change it is at least 6.8 in dark pictures (mean level 14) and 8.4 in others; of drawn dissolves and fades of
+20 to 160 frames the network finds none with less than 5.7.
 """
 
 BFLOAT16_MARGIN = 0.02

@@ -35,6 +35,8 @@ class SampledVideo:
         num_lost_frames (`int`):
             Frames that a damaged file should have and that could not be had. Damage in parts that were never decoded
             is not seen.
+        looked_for_shots (`bool`):
+            Whether a detector looked for shots; else the video is one.
     """
 
     frames: torch.Tensor
@@ -49,6 +51,7 @@ class SampledVideo:
     width: int
     height: int
     num_lost_frames: int
+    looked_for_shots: bool = False
 
 
 __all__ = ["SampledVideo"]

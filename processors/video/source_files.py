@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
@@ -135,6 +135,22 @@ def rereadable(file: SourceFile) -> Iterator[Path | bytes | BinaryIO]:
         yield copy
 
 
+@contextmanager
+def rereadable_file(file: SourceFile) -> Iterator[SourceFile]:
+    """
+    Yields the same under the same name, so that what reads it twice loads it once.
+
+    Raises:
+        [`VideoReadError`]: where [`rereadable`] raises an `OSError`.
+    """
+    with ExitStack() as stack:
+        try:
+            content = stack.enter_context(rereadable(file))
+        except OSError as error:
+            raise VideoReadError(f"Cannot read a video from {file.name}: {error}.") from error
+        yield SourceFile(content, file.name)
+
+
 def _file_of_dict(source: Mapping) -> SourceFile:
     given = {key: value for key, value in source.items() if value is not None}
     if not given or not given.keys() <= {"path", "bytes"}:
@@ -205,4 +221,4 @@ def _shortened(text: str) -> str:
     return f"{text[: MAX_NAME_LENGTH * 2 // 3]}...{text[-MAX_NAME_LENGTH // 3 + 3 :]}"
 
 
-__all__ = ["SourceFile", "describe_source", "rereadable", "resolve_file"]
+__all__ = ["SourceFile", "describe_source", "rereadable", "rereadable_file", "resolve_file"]

@@ -171,6 +171,7 @@ def read_video(
         width=pictures.width,
         height=pictures.height,
         num_lost_frames=timeline.num_lost_frames,
+        looked_for_shots=detect_shots is not None,
     )
 
 
