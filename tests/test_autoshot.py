@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.conversion.convert_autoshot import convert_autoshot_checkpoint, convert_autoshot_state_dict
-from linvt.processors.shots import autoshot_inference
+from linvt.processors.shots import autoshot_inference, autoshot_layers
 from linvt.processors.shots.autoshot_inference import WinogradLayer
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
 
@@ -368,7 +368,15 @@ def test_winograd_layer_equals_its_convolutions(monkeypatch, tile, batch, frames
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-9)
 
 
-def test_the_fast_way_is_taken_where_it_multiplies_less(model, tiny):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_in_place_is_relu(dtype):
+    x = torch.cat([torch.randn(100), torch.tensor([0.0, -0.0, 3e38, -3e38, torch.inf, -torch.inf, 1e-40])]).to(dtype)
+    expected = F.relu(x)
+    with torch.no_grad():
+        assert autoshot_inference.relu_(x) is x and torch.equal(x, expected)
+
+
+def test_the_fast_way_is_taken_where_it_multiplies_less(model, tiny, monkeypatch):
     sizes = [(27, 48), (27, 48), (13, 24), (13, 24), (6, 12), (6, 12)]
 
     def kinds(network):
@@ -377,7 +385,10 @@ def test_the_fast_way_is_taken_where_it_multiplies_less(model, tiny):
 
     fast, plain = [False] * 4 + [True] * 2, [False] * 6
     assert kinds(model) == fast
-    assert kinds(pickle.loads(pickle.dumps(model)).to(torch.bfloat16)) == fast
+    for has_tiles in (False, True):  # of AMX, for which convolutions are cheaper than the way to the points
+        monkeypatch.setattr(autoshot_layers, "multiplies_bfloat16_tiles", lambda has_tiles=has_tiles: has_tiles)
+        half = pickle.loads(pickle.dumps(model)).to(torch.bfloat16)
+        assert kinds(model) == fast and kinds(half) == (plain if has_tiles else fast)
     assert kinds(pickle.loads(pickle.dumps(model)).to(torch.float16)) == plain
     with torch.autocast("cpu", torch.bfloat16):
         assert kinds(model) == plain
