@@ -1,6 +1,7 @@
 """From the probabilities that a shot ends at a frame to shots, as half-open ranges of frame numbers `[start, end)`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -58,20 +59,51 @@ def iter_shots(
     Raises:
         `ValueError`: if a piece holds NaN, or `min_shot_frames` is below 1.
     """
+    start = total = 0
+    for number, is_start in enumerate(iter_shot_starts(boundaries, threshold, min_shot_frames)):
+        if is_start and number > 0:
+            yield start, number
+            start = number
+        total = number + 1
+    yield start, total
+
+
+def iter_shot_starts(
+    boundaries: Iterable[np.ndarray | torch.Tensor],
+    threshold: float = AUTOSHOT_THRESHOLD,
+    min_shot_frames: int = 1,
+) -> Iterator[bool]:
+    """
+    Yields for every frame of a video whether a shot begins at it, as soon as that is certain: at once, but
+    `min_shot_frames - 1` frames later for the beginning of a shot and the frames behind it.
+
+    Args:
+        boundaries (`Iterable[np.ndarray | torch.Tensor]`):
+            Pieces of shape `(frames,)` in order; otherwise as in [`shots_from_boundaries`], as are the other two.
+
+    Raises:
+        `ValueError`: if a piece holds NaN, or `min_shot_frames` is below 1.
+    """
     check_at_least_one("min_shot_frames", min_shot_frames)
-    before = None  # a shot that has ended, but may have to take in a short rest of the video
     start = number = 0
+    num_uncertain = 0  # frames of a shot that would be joined with the one before if the video ended here
     was_positive = False
     for piece in boundaries:
         piece = torch.as_tensor(piece).double()
         if piece.isnan().any():
             raise ValueError("boundaries holds NaN, expected probabilities or booleans.")
         for is_positive in (piece > threshold).tolist():
-            if was_positive and not is_positive and number - start >= min_shot_frames:
-                before, start = (start, number), number
+            is_start = was_positive and not is_positive and number - start >= min_shot_frames
+            if is_start:
+                start = number
             was_positive = is_positive
             number += 1
-            if before is not None and number - start >= min_shot_frames:
-                yield before
-                before = None
-    yield (start if before is None else before[0]), number
+            if not is_start and num_uncertain == 0:
+                yield number == 1
+                continue
+            num_uncertain += 1
+            if num_uncertain == min_shot_frames:
+                yield True
+                yield from repeat(False, num_uncertain - 1)
+                num_uncertain = 0
+    yield from repeat(False, num_uncertain)
