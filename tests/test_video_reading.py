@@ -147,7 +147,7 @@ def test_only_what_is_needed_is_decoded(tmp_path, monkeypatch, name, x264):
     decoded = []
     decode_frames = video_timeline.decode_frames
 
-    def counting(stream, packets, *, strict):
+    def counting(stream, packets, *, strict, log=None):
         for frame in decode_frames(stream, packets, strict=strict):
             decoded.append(frame.pts)
             yield frame
