@@ -1,7 +1,7 @@
 """Shot detection with trained AutoShot weights: frames of a video in, shots out."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -12,14 +12,35 @@ from transformers import PreTrainedConfig
 from linvt.configuration.configuration_autoshot import AutoShotConfig
 from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, find_autoshot
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
-from linvt.processors.shots.shot_boundaries import iter_shots
+from linvt.processors.shots.shot_boundaries import iter_shot_starts, iter_shots
 from linvt.processors.video.forked_processes import one_thread_in_forks
 
 
+class ShotDetector:
+    """
+    A loaded network. Called with all frames of a video, uint8 RGB of shape `(27, 48, 3)`, it gives the shots as
+    half-open ranges of frames, in order, each as soon as its end is known.
+    """
+
+    def __init__(self, network: AutoShotModel):
+        self.network = network
+
+    def __call__(self, frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
+        return iter_shots(self._probabilities(frames), **self._rule())
+
+    def starts(self, frames: Iterator[np.ndarray]) -> Iterator[bool]:
+        """Gives for every frame, in order, whether a shot begins at it, as soon as that is certain."""
+        return iter_shot_starts(self._probabilities(frames), **self._rule())
+
+    def _probabilities(self, frames: Iterator[np.ndarray]) -> Iterator[torch.Tensor]:
+        return _computed_safely(self.network.iter_shot_probabilities(frames))
+
+    def _rule(self) -> dict:
+        return {"threshold": self.network.config.threshold, "min_shot_frames": self.network.config.min_shot_frames}
+
+
 @lru_cache(maxsize=1)
-def load_shot_detector(
-    name_or_path: str | os.PathLike | None = None,
-) -> Callable[[Iterator[np.ndarray]], Iterator[tuple[int, int]]]:
+def load_shot_detector(name_or_path: str | os.PathLike | None = None) -> ShotDetector:
     """
     Loads the weights; those of the last call are kept, so a data set of videos does not load them once per video.
     (After new weights were saved under the same name: `load_shot_detector.cache_clear()`.)
@@ -29,8 +50,7 @@ def load_shot_detector(
             those that come with this package.
 
     Returns:
-        `Callable`: From all frames of a video, uint8 RGB of shape `(27, 48, 3)`, to its shots as half-open ranges of
-        frames, in order, each as soon as its end is known.
+        [`ShotDetector`]
 
     Raises:
         `FileNotFoundError`: If there are none.
@@ -54,11 +74,7 @@ def load_shot_detector(
     if info["missing_keys"]:
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 
-    def detect_shots(frames: Iterator[np.ndarray]) -> Iterator[tuple[int, int]]:
-        probabilities = _computed_safely(network.iter_shot_probabilities(frames))
-        return iter_shots(probabilities, network.config.threshold, network.config.min_shot_frames)
-
-    return detect_shots
+    return ShotDetector(network)
 
 
 def _computed_safely(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -71,4 +87,4 @@ def _computed_safely(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         yield value
 
 
-__all__ = ["AUTOSHOT_WEIGHTS", "load_shot_detector"]
+__all__ = ["AUTOSHOT_WEIGHTS", "ShotDetector", "load_shot_detector"]
