@@ -233,9 +233,9 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         Reads a video of any length in pieces, in bounded memory, each piece as soon as its frames are certain.
 
         Args:
-            source: A video file in any form, or a [`LiveSource`], as [`linvt.processors.video.video_stream.iter_video`]
-                takes it.
-            fps (`float`, *optional*, defaults to 1.0): Times per second at which a frame is picked, on a grid in time.
+            source: A video file in any form, or a [`LiveSource`], as `iter_video` of
+                `linvt.processors.video.video_stream` takes it.
+            fps (`float`, *optional*, defaults to 1.0): Times per second at which a frame is picked.
             frames_per_piece (`int`, *optional*, defaults to 16): Frames of a piece; the last one may have fewer.
             start_seconds, end_seconds (`float`, *optional*): Read the frames of `[start_seconds, end_seconds)` alone.
             stall_seconds (`float`, *optional*, defaults to 30): For how long a live source may give nothing.

@@ -32,7 +32,7 @@ def one_thread_in_forks() -> Iterator[None]:
 
 
 def on_one_thread_in_forks(values: Iterator[Value]) -> Iterator[Value]:
-    """Yields the values, each of which is computed under [`one_thread_in_forks`], but not what is done between them."""
+    """Yields the values; each is computed under [`one_thread_in_forks`], but not what is done between them."""
     while True:
         with one_thread_in_forks():
             try:

@@ -104,7 +104,7 @@ def resolve_live(source: Any) -> LiveSource | None:
         return source
     if isinstance(source, str) and LiveSource(source).scheme in _PROTOCOLS:
         return LiveSource(source)
-    file = resolve_file(source)
+    file = source if isinstance(source, SourceFile) else resolve_file(source)
     if file is None or file.is_url or isinstance(file.content, bytes):
         return None
     is_live = _is_pipe(file.content) if isinstance(file.content, Path) else not file.can_be_reread

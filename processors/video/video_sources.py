@@ -64,7 +64,7 @@ def resolve_video(video: Any) -> SourceFile | SourceFrames | VideoMemory:
         return video
     if isinstance(video, LiveSource):
         raise VideoReadError(
-            f"Cannot read a video from {video.name} as a whole: it is a LiveSource, which iter_video reads as it comes."
+            f"Cannot read a video from {video.name} as a whole: it is a LiveSource; iter_video reads it as it comes."
         )
     video = _names_as_list(video)
     if isinstance(video, (np.ndarray, torch.Tensor)):

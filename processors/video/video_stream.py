@@ -116,6 +116,8 @@ def iter_video(
         `ValueError`: if a setting does not fit, or the detector gives more or fewer answers than there are frames.
         `TypeError`: if the source is of another type.
     """
+    if fps is None:
+        raise ValueError("fps is None; a stream has no number of frames to take all of, so give how many per second.")
     check_sampling(None, fps)
     start = _checked_seconds("start_seconds", 0 if start_seconds is None else start_seconds)
     end = None if end_seconds is None else _checked_seconds("end_seconds", end_seconds)
@@ -124,10 +126,11 @@ def iter_video(
     if not stall_seconds > 0:
         raise ValueError(f"stall_seconds is {stall_seconds}, expected a number above 0.")
     resolved = resolve_live(source) or resolve_video(source)
-    if isinstance(resolved, SourceFrames):
+    if not isinstance(resolved, (SourceFile, LiveSource)):
+        found = "these are pictures" if isinstance(resolved, SourceFrames) else "this is the memory of one"
         raise VideoReadError(
-            f"Cannot stream a video from {resolved.name}: these are pictures, expected a video file. Give them to the "
-            "video processor as a whole."
+            f"Cannot stream a video from {resolved.name}: {found}, expected a video file. It can be given as a video "
+            "as it is."
         )
     part = _Part(_near_fraction(fps), start, end)
     return _stream(resolved, part, transform, detect_shot_starts, stall_seconds, on_progress)
