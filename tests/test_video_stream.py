@@ -456,7 +456,7 @@ def test_a_stream_that_is_joined_in_the_middle_begins_at_a_keyframe(clips):
     assert len(frames) == 200 - first
 
 
-def test_a_playlist_is_received_by_ffmpeg_and_opens_no_files(tmp_path):
+def test_a_playlist_is_received_by_ffmpeg_and_opens_no_files(tmp_path, caplog):
     make_clip(
         tmp_path / "list.m3u8",
         format="hls",
@@ -473,6 +473,11 @@ def test_a_playlist_is_received_by_ffmpeg_and_opens_no_files(tmp_path):
             assert indices(iter_video(LiveSource(f"{url}/list.m3u8"), fps=1)) == list(range(0, 200, 25))
             with pytest.raises(VideoReadError, match="files.m3u8"):
                 list(iter_video(LiveSource(f"{url}/files.m3u8"), fps=1))
+            # One to which nothing is added.
+            (tmp_path / "live.m3u8").write_text(playlist.replace("#EXT-X-ENDLIST", ""))
+            caplog.clear()
+            assert len(list(iter_video(LiveSource(f"{url}/live.m3u8"), fps=1, stall_seconds=SHORT))) > 4
+            assert "gave nothing for 1 s after " in one_line(caplog)
         finally:
             listening.shutdown()
     with pytest.raises(VideoReadError, match="it is a playlist"):

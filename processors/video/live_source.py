@@ -108,7 +108,7 @@ def resolve_live(source: Any) -> LiveSource | None:
     if file is None or file.is_url or isinstance(file.content, bytes):
         return None
     is_live = _is_pipe(file.content) if isinstance(file.content, Path) else not file.can_be_reread
-    return LiveSource(file.content) if is_live else None  # type: ignore[arg-type]  # neither bytes nor a URL
+    return LiveSource(file.content) if is_live else None
 
 
 class LiveFile:
@@ -167,22 +167,23 @@ class LiveVideo:
     file: LiveFile | None
     stall_seconds: float
 
-    def describe_ending(self, last_error: Exception | None) -> str:
+    def describe_ending(self, last_error: Exception | None, waited_seconds: float) -> str:
         """
         Returns what happened when no more came, as the rest of a sentence on the source.
 
         Args:
             last_error (`Exception`, *optional*): That reading or decoding met.
+            waited_seconds (`float`): How long it was waited for more at last.
         """
         if self.file is not None:
             return self.file.ending or f"could not be read any further ({_reason(last_error)})"
-        if isinstance(last_error, av.error.ExitError):
+        if waited_seconds >= self.stall_seconds:  # of which not all of FFmpeg's formats make an error
             return _stalled(self.stall_seconds)
         return f"broke off ({_reason(last_error)})" if isinstance(last_error, OSError) else "ended"
 
-    def no_frames_error(self, last_error: Exception | None) -> VideoReadError:
-        """Returns the error of a source that gave no frame."""
-        found = f"{self.describe_ending(last_error)} before its first frame"
+    def no_frames_error(self, last_error: Exception | None, waited_seconds: float) -> VideoReadError:
+        """Returns the error of a source that gave no frame; the arguments are those of `describe_ending`."""
+        found = f"{self.describe_ending(last_error, waited_seconds)} before its first frame"
         if self.file is not None and _is_mp4(self.file):
             found += f". {_MP4_ADVICE}"
         return VideoReadError(f"Cannot read a video from {self.name}: it {found}.")

@@ -4,6 +4,7 @@ A stream cannot go back, as `read_video` does with its three strategies, each mo
 decodes is taken, times come from timestamps, and what was lost is said at the end.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class TimedFrames:
         self.num_frames = 0
         self.end_seconds = Fraction(0)
         self._log = _CountingLog()
-        packets = read_packets(container, stream, self._log, strict=False)
+        self._waited_seconds = 0.0
+        packets = self._noting_waits(read_packets(container, stream, self._log, strict=False))
         self._decoded: Iterator[VideoFrame] = decode_frames(stream, packets, strict=False, log=self._log)
         # The rate that the file states; raw streams that state none get FFmpeg's own default.
         self._stated_fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
@@ -150,6 +152,15 @@ class TimedFrames:
             yield ShownFrame(self.num_frames - 1, current[0], self.end_seconds, current[1])
         self._say_how_it_ended()
 
+    def _noting_waits(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        while True:
+            asked = time.monotonic()
+            packet = next(packets, None)
+            self._waited_seconds = time.monotonic() - asked
+            if packet is None:
+                return
+            yield packet
+
     def _next_seconds(self, pts: int | None) -> Fraction | None:
         """Time of the next frame, never before that of the last one; `None` if the frame comes out of order."""
         last = self._last_seconds
@@ -179,7 +190,7 @@ class TimedFrames:
         log, num_lost = self._log, 0
         if self.num_frames == 0:
             if self.live is not None:
-                raise self.live.no_frames_error(log.last_error)
+                raise self.live.no_frames_error(log.last_error, self._waited_seconds)
             raise undecodable(self.container, self.stream, self.name)
         # Packets that show no frame are usual in some codecs (VP8), but those decode without an error.
         if log.num_errors > 0 or self._num_late > 0:
@@ -190,7 +201,7 @@ class TimedFrames:
             stated = stated_seconds(self.stream)
         else:
             lost = f", {num_lost} were lost" if num_lost else ""
-            ending = self.live.describe_ending(log.last_error)
+            ending = self.live.describe_ending(log.last_error, self._waited_seconds)
             logger.warning(f"{self.name} {ending} after {end_seconds:.1f} s; it gave {self.num_frames} frames{lost}.")
             num_lost = 0
         warn_about_damage(

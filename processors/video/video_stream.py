@@ -16,7 +16,6 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from av.video.frame import VideoFrame
 
 from linvt.processors.video.frame_selection import check_sampling
 from linvt.processors.video.live_source import LiveSource, resolve_live
@@ -161,8 +160,10 @@ class _Part:
             if on_progress is not None and end is not None and self.start < frame.next_seconds < end:
                 on_progress(float((frame.next_seconds - self.start) / (end - self.start)))
         if num_frames == 0:
-            end, start = float(video.end_seconds), float(self.start)
-            raise VideoReadError(f"{video.name} ends after {end:.1f} s, before start_seconds={start:g}.")
+            seconds = float(video.end_seconds)
+            raise VideoReadError(
+                f"{video.name} ends after {seconds:.1f} s, before start_seconds={float(self.start):g}."
+            )
 
     def picks(self, frame: ShownFrame) -> bool:
         """Tells whether the first time of the grid since the frame began lies in this part, and the frame lasts."""
@@ -189,10 +190,9 @@ def _stream(
             return StreamedFrame(picture, float(frame.seconds), 0, frame.index)
 
         frames = part.frames(video, on_progress)
-        if detect_shot_starts is None:
-            streamed = map(picked, frames)
-        else:
-            streamed = _with_shots(frames, picked, video.pictures.thumbnail, detect_shot_starts)
+        streamed: Iterator[StreamedFrame | None] = map(picked, frames)
+        if detect_shot_starts is not None:
+            streamed = _with_shots(frames, picked, video, detect_shot_starts)
         yield from (frame for frame in streamed if frame is not None)
     if on_progress is not None:
         on_progress(1.0)
@@ -201,7 +201,7 @@ def _stream(
 def _with_shots(
     frames: Iterator[ShownFrame],
     picked: Callable[[ShownFrame], StreamedFrame | None],
-    thumbnail: Callable[[VideoFrame], np.ndarray],
+    video: TimedFrames,
     detect_shot_starts: ShotStartDetector,
 ) -> Iterator[StreamedFrame | None]:
     """Lets the detector look at all frames, and yields what is picked of them as its answers come."""
@@ -215,7 +215,7 @@ def _with_shots(
                     "sees the video, not at its end."
                 )
             waiting.append(picked(frame))
-            yield thumbnail(frame.frame)
+            yield video.pictures.thumbnail(frame.frame)
 
     shot_id = 0
     seen = thumbnails()
