@@ -7,6 +7,7 @@ import math
 import os
 import random
 import shutil
+import socketserver
 import threading
 import weakref
 from contextlib import contextmanager
@@ -482,6 +483,53 @@ def test_a_playlist_is_received_by_ffmpeg_and_opens_no_files(tmp_path, caplog):
             listening.shutdown()
     with pytest.raises(VideoReadError, match="it is a playlist"):
         list(iter_video(LiveSource(tmp_path / "list.m3u8"), fps=1, stall_seconds=SHORT))
+
+
+RTSP_ANSWERS = {
+    "OPTIONS": ("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN", ""),
+    "DESCRIBE": (
+        "Content-Type: application/sdp",
+        "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
+        "a=rtpmap:96 H264/90000\r\na=control:track0\r\n",
+    ),
+    "SETUP": ("Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1", ""),
+    "PLAY": ("Session: 1", ""),
+}
+
+
+class SilentCamera(socketserver.StreamRequestHandler):
+    """Speaks RTSP, and never sends a picture."""
+
+    def handle(self):
+        while request := [line.decode() for line in iter(self.rfile.readline, b"\r\n") if line]:
+            method = request[0].split()[0]
+            header, content = RTSP_ANSWERS.get(method, ("Session: 1", ""))
+            number = next(line for line in request if line.startswith("CSeq"))
+            answer = f"RTSP/1.0 200 OK\r\n{number}{header}\r\nContent-Length: {len(content)}\r\n\r\n{content}"
+            self.wfile.write(answer.encode())
+            if method == "PLAY":
+                self.rfile.read()  # until FFmpeg gives up
+
+
+class SilentServer(socketserver.BaseRequestHandler):
+    def handle(self):
+        while self.request.recv(4096):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("scheme", "handler"),
+    [("rtsp", SilentCamera), ("rtsp", SilentServer), ("rtmp", SilentServer), ("tcp", SilentServer)],
+)
+def test_a_server_of_another_protocol_that_gives_nothing_is_one_error(scheme, handler):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as listening:
+        listening.daemon_threads = True
+        threading.Thread(target=listening.serve_forever).start()
+        try:
+            with pytest.raises(VideoReadError, match=f"'{scheme}://127.0.0.1:.*: it gave nothing for 1 s"):
+                list(iter_video(f"{scheme}://127.0.0.1:{listening.server_address[1]}/x", fps=1, stall_seconds=SHORT))
+        finally:
+            listening.shutdown()
 
 
 def test_an_mp4_file_with_its_index_at_the_end_cannot_come_as_it_is(tmp_path):

@@ -46,9 +46,6 @@ _PLAYLIST_START = b"#EXTM3U"
 # FFmpeg's devices: Linux, macOS, Windows.
 _CAMERAS = {"v4l2", "avfoundation", "dshow"}
 
-# RTSP over UDP loses packets, and a lost one damages all frames until the next keyframe.
-_DEFAULT_OPTIONS = {"rtsp_transport": "tcp"}
-
 _MP4_ADVICE = (
     "An mp4 file with its index at the end can only be read as a whole: give its path, or send Matroska, MPEG-TS or "
     "fragmented mp4"
@@ -333,7 +330,15 @@ def _check_head(live: LiveSource, file: LiveFile) -> str:
 
 
 def _open_container(live: LiveSource, file: LiveFile | None, protocols: str, stall_seconds: float) -> InputContainer:
-    options = {**_DEFAULT_OPTIONS, **live.options, "protocol_whitelist": protocols}
+    options = {}
+    if live.scheme in ("rtsp", "rtsps"):
+        # Over UDP packets are lost, and a lost one damages all frames until the next keyframe.
+        options["rtsp_transport"] = "tcp"
+        # RTSP is deaf to the time limit of PyAV, and has one of its own, in microseconds.
+        if stall_seconds < math.inf:
+            options["timeout"] = str(round(1e6 * stall_seconds))
+    options = {**options, **live.options, "protocol_whitelist": protocols}
+    asked = time.monotonic()
     try:
         if file is not None:
             return av.open(file, format=live.format, container_options=options, metadata_errors="replace")
@@ -345,7 +350,7 @@ def _open_container(live: LiveSource, file: LiveFile | None, protocols: str, sta
             timeout=None if stall_seconds == math.inf else stall_seconds,
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, av.error.ExitError):
+        if file is None and time.monotonic() - asked >= stall_seconds:
             found = f"it {_stalled(stall_seconds)}"
         elif file is None:
             found = f"FFmpeg cannot open it ({_reason(error)}). Check the address, the format and the connection"
