@@ -1,20 +1,16 @@
 """Opens videos that are still coming: pipes, files that grow, URLs that never end, streams of servers, cameras.
 
-What comes as bytes is received here, with time limits, and FFmpeg gets it as a file in which nothing can be sought.
+What comes as bytes is received by `live_file.py`, and FFmpeg gets it as a file in which nothing can be sought.
 Only what has a protocol of its own is opened by FFmpeg, by the name that the user gave, and only with the protocols
 that it needs: no stream can make this process read files.
 """
 
-import http.client
-import io
 import math
 import os
 import re
-import select
-import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +20,18 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from linvt.processors.video.live_file import (
+    LiveFile,
+    describe_stall,
+    is_pipe,
+    open_growing,
+    open_pipe,
+    receive_file,
+    receive_growing,
+    receive_url,
+)
 from linvt.processors.video.source_files import SourceFile, describe_source, resolve_file
-from linvt.processors.video.video_container import HEAD_BYTES, VideoReadError, refuse_text, video_stream
+from linvt.processors.video.video_container import VideoReadError, refuse_text, video_stream
 from linvt.processors.video.video_download import clear_url_errors, open_url
 
 
@@ -50,9 +56,6 @@ _MP4_ADVICE = (
     "An mp4 file with its index at the end can only be read as a whole: give its path, or send Matroska, MPEG-TS or "
     "fragmented mp4"
 )
-
-# How often a growing file is looked at.
-_LOOK_SECONDS = 0.05
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)[^/@]*@")
@@ -104,46 +107,8 @@ def resolve_live(source: Any) -> LiveSource | None:
     file = source if isinstance(source, SourceFile) else resolve_file(source)
     if file is None or file.is_url or isinstance(file.content, bytes):
         return None
-    is_live = _is_pipe(file.content) if isinstance(file.content, Path) else not file.can_be_reread
+    is_live = is_pipe(file.content) if isinstance(file.content, Path) else not file.can_be_reread
     return LiveSource(file.content) if is_live else None
-
-
-class LiveFile:
-    """
-    The part of a Python file that FFmpeg needs, for what is still coming. Where more does not come, for whatever
-    reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened.
-
-    Args:
-        receive (`Callable[[int], bytes]`): Waits for at most this many bytes; none are the end.
-        stall_seconds (`float`): For how long `receive` waits before it raises `TimeoutError`.
-    """
-
-    def __init__(self, receive: Callable[[int], bytes], stall_seconds: float):
-        self._receive = receive
-        self._stall_seconds = stall_seconds
-        self.ending: str | None = None
-        self.head = b""
-        while len(self.head) < HEAD_BYTES and (piece := self._next(HEAD_BYTES - len(self.head))):
-            self.head += piece
-        self._unread = self.head
-
-    def read(self, size: int) -> bytes:
-        if not self._unread:
-            return self._next(size)
-        piece, self._unread = self._unread[:size], self._unread[size:]
-        return piece
-
-    def _next(self, size: int) -> bytes:
-        piece = b""
-        if self.ending is None:
-            try:
-                piece = self._receive(size)
-                self.ending = None if piece else "ended"
-            except TimeoutError:
-                self.ending = _stalled(self._stall_seconds)
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                self.ending = f"broke off ({getattr(error, 'strerror', None) or error})"
-        return piece
 
 
 @dataclass(frozen=True)
@@ -166,7 +131,7 @@ class LiveVideo:
 
     def describe_ending(self, last_error: Exception | None, waited_seconds: float) -> str:
         """
-        Returns what happened when no more came, as the rest of a sentence on the source.
+        Returns the reason why no more came, as the rest of a sentence on the source.
 
         Args:
             last_error (`Exception`, *optional*): That reading or decoding met.
@@ -175,7 +140,7 @@ class LiveVideo:
         if self.file is not None:
             return self.file.ending or f"could not be read any further ({_reason(last_error)})"
         if waited_seconds >= self.stall_seconds:  # of which not all of FFmpeg's formats make an error
-            return _stalled(self.stall_seconds)
+            return describe_stall(self.stall_seconds)
         return f"broke off ({_reason(last_error)})" if isinstance(last_error, OSError) else "ended"
 
     def no_frames_error(self, last_error: Exception | None, waited_seconds: float) -> VideoReadError:
@@ -216,10 +181,6 @@ def open_live(live: LiveSource, stall_seconds: float) -> Iterator[LiveVideo]:
         yield LiveVideo(live.name, container, stream, file, stall_seconds)
 
 
-def _stalled(stall_seconds: float) -> str:
-    return f"gave nothing for {stall_seconds:g} s"
-
-
 def _reason(error: Exception | None) -> object:
     return getattr(error, "strerror", None) or error
 
@@ -245,75 +206,14 @@ def _received(live: LiveSource, stall_seconds: float) -> Iterator[LiveFile]:
             raise TypeError(f"A live source was given as {live.name}; give a URL, a path, '-' or a binary file.")
         if isinstance(file.content, str):
             with clear_url_errors(seconds):
-                receive = _receive_url(stack.enter_context(open_url(file.content, seconds)))
+                receive = receive_url(stack.enter_context(open_url(file.content, seconds)))
         elif not isinstance(file.content, Path):
-            receive = _receive_file(file.content, seconds)
-        elif _is_pipe(file.content):
-            receive = _receive_file(stack.enter_context(_open_pipe(file.content)), seconds)
+            receive = receive_file(file.content, seconds)
+        elif is_pipe(file.content):
+            receive = receive_file(stack.enter_context(open_pipe(file.content)), seconds)
         else:
-            receive = _receive_growing(stack.enter_context(_open_growing(file.content)), stall_seconds)
+            receive = receive_growing(stack.enter_context(open_growing(file.content)), stall_seconds)
         yield LiveFile(receive, stall_seconds)
-
-
-def _receive_url(response: http.client.HTTPResponse) -> Callable[[int], bytes]:
-    def receive(size: int) -> bytes:
-        piece = response.read1(size)  # the connection has its time limit
-        if not piece and response.length:  # http.client takes the end of a connection for the end of the file
-            raise OSError(f"{response.length} bytes that the server promised are missing")
-        return piece
-
-    return receive
-
-
-def _receive_file(file: BinaryIO, seconds: float | None) -> Callable[[int], bytes]:
-    # What is there, where `read` of a buffered file would wait for all that was asked for.
-    read = file.read1 if isinstance(file, io.BufferedIOBase) else file.read
-    try:
-        poll = select.poll()
-        poll.register(file.fileno(), select.POLLIN)
-    except (AttributeError, OSError):  # no file of the system, so nobody can say whether more is there
-        return read
-
-    def receive(size: int) -> bytes:
-        if not poll.poll(None if seconds is None else 1000 * seconds):
-            raise TimeoutError
-        return read(size)
-
-    return receive
-
-
-def _receive_growing(file: BinaryIO, stall_seconds: float) -> Callable[[int], bytes]:
-    def receive(size: int) -> bytes:
-        last_look = time.monotonic() + stall_seconds
-        while not (piece := file.read(size)):
-            if os.fstat(file.fileno()).st_size < file.tell():
-                raise OSError("the file became shorter, so it is another one now")
-            if time.monotonic() >= last_look:
-                raise TimeoutError
-            time.sleep(_LOOK_SECONDS)
-        return piece
-
-    return receive
-
-
-def _is_pipe(path: Path) -> bool:
-    try:
-        return stat.S_ISFIFO(path.stat().st_mode)
-    except (OSError, ValueError):  # what there is instead is said where it is opened
-        return False
-
-
-def _open_pipe(path: Path) -> BinaryIO:
-    # Otherwise this would wait, without a limit, until somebody opens the other end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "rb", buffering=0)
-
-
-def _open_growing(path: Path) -> BinaryIO:
-    if path.exists() and not path.is_file():
-        raise OSError("it is neither a file nor a pipe. A camera needs format='v4l2' (Linux)")
-    return path.open("rb", buffering=0)
 
 
 def _check_head(live: LiveSource, file: LiveFile) -> str:
@@ -351,7 +251,7 @@ def _open_container(live: LiveSource, file: LiveFile | None, protocols: str, sta
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if file is None and time.monotonic() - asked >= stall_seconds:
-            found = f"it {_stalled(stall_seconds)}"
+            found = f"it {describe_stall(stall_seconds)}"
         elif file is None:
             found = f"FFmpeg cannot open it ({_reason(error)}). Check the address, the format and the connection"
         elif file.ending not in (None, "ended"):
@@ -367,4 +267,4 @@ def _is_mp4(file: LiveFile) -> bool:
     return file.head[4:8] == b"ftyp"
 
 
-__all__ = ["LiveFile", "LiveSource", "LiveVideo", "open_live", "resolve_live"]
+__all__ = ["LiveSource", "LiveVideo", "open_live", "resolve_live"]

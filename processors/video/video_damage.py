@@ -1,4 +1,4 @@
-"""Says in one line each what is wrong with a video that could be read."""
+"""Warnings about damaged videos of which frames could be read, one line each."""
 
 from fractions import Fraction
 
@@ -18,6 +18,8 @@ def warn_about_damage(
     stated_fps: Fraction | None,
 ) -> None:
     """
+    Warns of lost frames, of times that had to be computed, and of a video that is shorter than it says.
+
     Args:
         name (`str`): Of the video.
         num_frames (`int`): Frames that were had.
