@@ -266,25 +266,24 @@ def _keyframe_before(content: Path | bytes | BinaryIO, name: str, seconds: Fract
 
 def _scan(packets: Iterator[Packet], span: Fraction) -> _Keyframe | None:
     """The last keyframe within `span` (in units of the packets' times) after the first one."""
-    keyframe = None
-    num_packets = first_pts = highest_pts = last_dts = 0
+    keyframe = last_dts = None
+    num_packets = first_pts = highest_pts = 0
     for packet in packets:
         if packet.is_discard:
             continue
         pts, dts = packet.pts, packet.dts
-        if pts is None or dts is None:
-            raise UnreliableVideoError
         if num_packets == 0:
-            if not packet.is_keyframe:
-                raise UnreliableVideoError
             first_pts = highest_pts = pts
-        elif dts <= last_dts or pts < first_pts:
+        if pts is None or pts < first_pts or (num_packets == 0 and not packet.is_keyframe):
             raise UnreliableVideoError
-        if dts > first_pts + span:
+        # Matroska stores no decoding times, and those of the first packets FFmpeg cannot work out.
+        if last_dts is not None and (dts is None or dts <= last_dts):
+            raise UnreliableVideoError
+        if dts is not None and dts > first_pts + span:
             break
         if keyframe is not None and pts < keyframe.pts:
             keyframe.index += 1  # it follows the keyframe, but is shown before it
-        elif packet.is_keyframe and pts <= first_pts + span and pts >= highest_pts:
+        elif packet.is_keyframe and dts is not None and highest_pts <= pts <= first_pts + span:
             keyframe = _Keyframe(num_packets, pts, dts, first_pts)
         num_packets += 1
         highest_pts, last_dts = max(highest_pts, pts), dts
