@@ -1,7 +1,9 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,13 +23,15 @@ from linvt.processors.shots.autoshot_files import (
     find_autoshot,
     find_autoshot_of_checkpoint,
 )
-from linvt.processors.shots.shot_detection import load_shot_detector
-from linvt.processors.video.forked_processes import one_thread_in_forks
+from linvt.processors.shots.shot_detection import ShotDetector, load_shot_detector
+from linvt.processors.video.forked_processes import on_one_thread_in_forks, one_thread_in_forks
+from linvt.processors.video.frame_selection import check_at_least_one
 from linvt.processors.video.given_frames import read_given_frames
 from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.source_files import SourceFile, rereadable_file
-from linvt.processors.video.video_reading import ShotDetector, read_video
+from linvt.processors.video.video_reading import read_video
 from linvt.processors.video.video_sources import SourceFrames, flatten_videos, resolve_video
+from linvt.processors.video.video_stream import STALL_SECONDS, StreamedFrame, iter_video
 from linvt.processors.video_settings import LinVTVideoProcessorKwargs, check_video_settings, frame_size
 from linvt.video_tokenizer.video_memory import VideoMemory
 
@@ -216,6 +220,70 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             data["video_metadata"] = sampled
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=NOT_TENSORS)
 
+    def iter_video(
+        self,
+        source: Any,
+        *,
+        fps: float = 1.0,
+        frames_per_piece: int = 16,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        stall_seconds: float = STALL_SECONDS,
+        **settings: Unpack[LinVTVideoProcessorKwargs],
+    ) -> Iterator[BatchFeature]:
+        """
+        Reads a video of any length in pieces, in bounded memory, each piece as soon as its frames are certain.
+
+        Args:
+            source: A video file in any form, or a [`LiveSource`], as `iter_video` of
+                `linvt.processors.video.video_stream` takes it.
+            fps (`float`, *optional*, defaults to 1.0): Times per second at which a frame is picked.
+            frames_per_piece (`int`, *optional*, defaults to 16): Frames of a piece; the last one may have fewer.
+            start_seconds, end_seconds (`float`, *optional*): Read the frames of `[start_seconds, end_seconds)` alone.
+            stall_seconds (`float`, *optional*, defaults to 30): For how long a live source may give nothing.
+            settings: Overrides of the attributes of the processor, as for [`~LinVTVideoProcessor.preprocess`].
+
+        Yields:
+            `BatchFeature`: What `preprocess` returns for one video, of the frames of the piece. Times count from the
+            start of the video, and shots on over all pieces.
+
+        Raises:
+            `VideoReadError`: If the source cannot be read as a video.
+            `ValueError`: If a setting needs the length of the video (`num_frames`, `do_sample_frames=False`), or
+                cannot hold.
+        """
+        check_at_least_one("frames_per_piece", frames_per_piece)
+        if settings.get("num_frames") is not None or settings.get("do_sample_frames") is False:
+            raise ValueError("num_frames and do_sample_frames need the length of the video; give fps for a stream.")
+        for name in ("return_metadata", "return_tensors", "video_metadata"):
+            if settings.get(name) not in (None, False, "pt"):
+                raise ValueError(f"{name} is {settings[name]!r}, which cannot be chosen for a stream.")
+        options = self.frame_options(**{**settings, "fps": fps})
+        detector = self._shot_detector(options)
+        frames = iter_video(
+            source,
+            fps=fps,
+            transform=_resize(options),
+            detect_shot_starts=None if detector is None else detector.starts,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            stall_seconds=stall_seconds,
+            on_progress=options["on_progress"],
+        )
+        return on_one_thread_in_forks(self._pieces(frames, frames_per_piece, options))
+
+    def _pieces(self, frames: Iterator[StreamedFrame], frames_per_piece: int, options: dict) -> Iterator[BatchFeature]:
+        while piece := list(islice(frames, frames_per_piece)):
+            pixels = self._normalize(torch.stack([frame.picture for frame in piece]), options)
+            yield BatchFeature(
+                {
+                    "pixel_values_videos": pixels,
+                    "video_num_frames": torch.tensor([len(piece)]),
+                    "video_milliseconds": _milliseconds([frame.seconds for frame in piece]),
+                    "video_shot_ids": torch.tensor([frame.shot_id for frame in piece]),
+                }
+            )
+
     def frame_options(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> dict:
         """
         Returns all settings by name, overridden by those of `kwargs` that are not `None`: which frames of a video are
@@ -240,10 +308,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     def _sample(self, video: SourceFile | SourceFrames, metadata: Any, options: dict) -> SampledVideo:
         """The picked frames of one video, resized, still uint8."""
-        transform = None
-        if options["do_resize"]:
-            size = [options["size"]["height"], options["size"]["width"]]
-            transform = v2.Resize(size, interpolation=_interpolation(options["resample"]), antialias=True)
+        transform = _resize(options)
         sampling = {name: options[name] if options["do_sample_frames"] else None for name in ("num_frames", "fps")}
         if isinstance(video, SourceFrames):
             return read_given_frames(video, **sampling, metadata=metadata, transform=transform)
@@ -271,6 +336,13 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if options["do_normalize"]:
             frames = tvf.normalize(frames, options["image_mean"], options["image_std"])
         return frames
+
+
+def _resize(options: dict) -> v2.Resize | None:
+    if not options["do_resize"]:
+        return None
+    size = [options["size"]["height"], options["size"]["width"]]
+    return v2.Resize(size, interpolation=_interpolation(options["resample"]), antialias=True)
 
 
 def _milliseconds(seconds: list[float]) -> torch.Tensor:

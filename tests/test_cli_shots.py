@@ -5,8 +5,8 @@ import socket
 import av
 import numpy as np
 import pytest
+from numbered_clips import make_clip, shown_number
 from PIL import Image
-from test_video_reading import make_clip, shown_number
 from transformers import BertConfig
 
 from linvt import AutoShotConfig, AutoShotModel

@@ -117,7 +117,7 @@ def test_what_a_former_linvt_wrote_loads_with_this_one_and_answers_the_same(form
         if name != "video_num_frames":  # frames of one video, which had an axis for the videos
             former = expected[name].flatten(0, 1) if name.startswith(("pixel", "video")) else expected[name]
             assert torch.equal(value, former), name
-    # What TTA sees is now computed for the kept tokens alone, so that it is the same of a memory: sums round otherwise.
+    # What TTA sees is now computed for the kept tokens alone, as of a memory: sums round otherwise.
     torch.testing.assert_close(model(**inputs).logits, expected["logits"], rtol=1e-5, atol=1e-5)
     pipe = pipeline("video-text-to-text", str(former_case / "model"))
     (answer,) = pipe(str(former_case / "clip.mp4"), text=told["question"], max_new_tokens=6, do_sample=False)

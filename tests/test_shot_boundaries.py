@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from linvt.processors.shots.shot_boundaries import iter_shots, shots_from_boundaries
+from linvt.processors.shots.shot_boundaries import iter_shot_starts, iter_shots, shots_from_boundaries
 
 
 def published_starts(positive: list[bool]) -> list[int]:
@@ -66,6 +66,27 @@ def test_pieces_give_the_same_shots_and_each_as_soon_as_it_is_sure():
     assert seen_at(1) == [((0, 3), 4), ((3, 8), 9), ((8, 11), 12), ((11, 12), 12)]
     # Until the next shot is long enough, it might be the end of the video and part of this one.
     assert seen_at(3) == [((0, 3), 6), ((3, 8), 11), ((8, 12), 12)]
+
+
+@pytest.mark.parametrize("min_shot_frames", [1, 2, 3, 5])
+def test_starts_agree_with_the_shots_and_wait_no_longer_than_a_shortest_shot(min_shot_frames):
+    for total in range(1, 10):
+        for positive in itertools.product([False, True], repeat=total):
+            given: list[bool] = []
+            most_delayed = 0
+
+            def frames(positive=positive, given=given):
+                nonlocal most_delayed
+                for number, value in enumerate(positive):
+                    most_delayed = max(most_delayed, number - len(given))
+                    yield torch.tensor([value])
+
+            for is_start in iter_shot_starts(frames(), min_shot_frames=min_shot_frames):
+                given.append(is_start)
+            shots = joined(shots_from_boundaries(list(positive)), min_shot_frames)
+            assert [number for number, is_start in enumerate(given) if is_start] == [start for start, _ in shots]
+            assert len(given) == total
+            assert most_delayed < min_shot_frames
 
 
 def test_tensors_and_arrays_are_compared_alike():

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 
 _IMPORTED_IN = os.getpid()
+
+Value = TypeVar("Value")
 
 
 @contextmanager
@@ -28,4 +31,15 @@ def one_thread_in_forks() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-__all__ = ["one_thread_in_forks"]
+def on_one_thread_in_forks(values: Iterator[Value]) -> Iterator[Value]:
+    """Yields the values; each is computed under [`one_thread_in_forks`], but not what is done between them."""
+    while True:
+        with one_thread_in_forks():
+            try:
+                value = next(values)
+            except StopIteration:
+                return
+        yield value
+
+
+__all__ = ["on_one_thread_in_forks", "one_thread_in_forks"]

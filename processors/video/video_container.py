@@ -19,6 +19,9 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 
+HEAD_BYTES = 512
+"""Of a file that are looked at before FFmpeg sees it."""
+
 # Still pictures inside a video container say so in their brand.
 _IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
 
@@ -69,16 +72,30 @@ def open_video(
         except OSError as error:
             raise VideoReadError(f"Cannot read a video from {name}: {error}.") from error
         container = stack.enter_context(_open_container(file, name))
-        stream = _find_video_stream(container, name)
-        # FFmpeg's HEVC decoder can wait for ever if it has several threads: on damaged files if they decode several
-        # frames (8.0, one wrong bit is enough), and in 7.1.0 on whole files if they decode rows of one frame.
-        stream.codec_context.thread_count = 1 if stream.codec_context.name == "hevc" else num_threads
-        stream.codec_context.thread_type = "AUTO"
+        yield container, stack.enter_context(video_stream(container, name, num_threads))
+
+
+@contextmanager
+def video_stream(container: InputContainer, name: str, num_threads: int) -> Iterator[VideoStream]:
+    """
+    Finds the best video stream of an open container and readies its decoder; the arguments are those of
+    [`open_video`].
+
+    Raises:
+        [`VideoReadError`]: if it has none that can be decoded.
+    """
+    stream = _find_video_stream(container, name)
+    # FFmpeg's HEVC decoder can wait for ever if it has several threads: on damaged files if they decode several
+    # frames (8.0, one wrong bit is enough), and in 7.1.0 on whole files if they decode rows of one frame.
+    stream.codec_context.thread_count = 1 if stream.codec_context.name == "hevc" else num_threads
+    stream.codec_context.thread_type = "AUTO"
+    try:
+        yield stream
+    finally:
         # The decoder is freed by a thread that holds Python's lock, and waits for its own threads. Where PyAV's
         # logging is on (old versions of torchvision turn it on) these may wait for the same lock, to report damage:
         # neither would ever go on. Here they are waited for without the lock.
-        stack.callback(stream.codec_context.flush_buffers)
-        yield container, stream
+        stream.codec_context.flush_buffers()
 
 
 @contextmanager
@@ -121,11 +138,9 @@ def _open_path(path: Path) -> BinaryIO:
 
 
 def _open_container(file: BinaryIO, name: str) -> InputContainer:
-    head = file.read(512)
+    head = file.read(HEAD_BYTES)
     file.seek(0)
-    for start, found in _TEXTS.items():
-        if head.lstrip().lower().startswith(start):
-            raise VideoReadError(f"Cannot read a video from {name}: it is {found}.")
+    refuse_text(head, name)
     try:
         return av.open(_File(file), container_options={"protocol_whitelist": ""}, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
@@ -137,6 +152,24 @@ def _open_container(file: BinaryIO, name: str) -> InputContainer:
         raise VideoReadError(
             f"Cannot read a video from {name}: its content is not a video that FFmpeg knows ({error.strerror})."
         ) from error
+
+
+def refuse_text(head: bytes, name: str) -> None:
+    """
+    Raises:
+        [`VideoReadError`]: if the first `HEAD_BYTES` are those of a text that often lies where a video should be.
+    """
+    for start, found in _TEXTS.items():
+        if head.lstrip().lower().startswith(start):
+            raise VideoReadError(f"Cannot read a video from {name}: it is {found}.")
+
+
+def undecodable(container: InputContainer, stream: VideoStream, name: str) -> VideoReadError:
+    """Returns the error of a video stream that gives no frame."""
+    return VideoReadError(
+        f"Cannot read a video from {name}: none of its frames can be decoded ({stream.codec_context.name}, "
+        f"{container.format.name} file). It is damaged, or not a video."
+    )
 
 
 def _find_video_stream(container: InputContainer, name: str) -> VideoStream:

@@ -23,13 +23,13 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from transformers.utils import logging
 
 from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.source_files import SourceFile, rereadable
-from linvt.processors.video.video_container import VideoReadError, open_video
+from linvt.processors.video.video_container import VideoReadError, open_video, undecodable
+from linvt.processors.video.video_damage import warn_about_damage
 from linvt.processors.video.video_pictures import FramePictures
 from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.processors.video.video_timeline import (
@@ -43,8 +43,6 @@ from linvt.processors.video.video_timeline import (
     timeline_of_packets,
 )
 
-
-logger = logging.get_logger(__name__)
 
 # Share of the progress that finding the shots takes; the rest is decoding the picked frames.
 _SHOTS_SHARE = 0.8
@@ -154,7 +152,14 @@ def read_video(
         else:
             raise VideoReadError(f"Cannot read a video from {name}: it decodes differently each time. Does it change?")
     progress.report(1.0)
-    _warn_about_damage(name, timeline)
+    warn_about_damage(
+        name,
+        num_frames=len(timeline),
+        num_lost_frames=timeline.num_lost_frames,
+        end_seconds=timeline.seconds(len(timeline)),
+        stated_seconds=timeline.stated_seconds,
+        stated_fps=None if timeline.has_usable_timestamps else 1 / timeline.time_base,
+    )
 
     shot_starts = [start for start, _ in shots]
     duration_seconds = timeline.seconds(len(timeline))
@@ -192,10 +197,7 @@ def _find_frames(
         else:
             timeline = timeline_of_packets(container, stream)
         if len(timeline) == 0:
-            raise VideoReadError(
-                f"Cannot read a video from {name}: none of its frames can be decoded ({stream.codec_context.name}, "
-                f"{container.format.name} file). It is damaged, or not a video."
-            )
+            raise undecodable(container, stream, name)
         sample_aspect_ratio = stream.sample_aspect_ratio
     if shots is None:
         shots = [(0, len(timeline))]
@@ -298,23 +300,3 @@ class _Progress:
         if self.on_progress is not None and fraction > self.fraction:
             self.fraction = fraction
             self.on_progress(fraction)
-
-
-def _warn_about_damage(name: str, timeline: Timeline) -> None:
-    num_frames, num_lost = len(timeline), timeline.num_lost_frames
-    if num_lost > 0:
-        logger.warning(
-            f"{name} is damaged: {num_lost} of {num_frames + num_lost} frames are lost, the others are used."
-        )
-    if not timeline.has_usable_timestamps:
-        logger.warning(
-            f"{name} has no usable timestamps: times come from its stated rate of {float(1 / timeline.time_base):g} "
-            "frames per second."
-        )
-    # Matroska states no number of frames, so a file that was cut off shows only in its duration.
-    end_seconds = timeline.seconds(num_frames)
-    if num_lost == 0 and timeline.stated_seconds > end_seconds + 1:
-        logger.warning(
-            f"{name} states a duration of {timeline.stated_seconds:.1f} s, but its frames end after "
-            f"{end_seconds:.1f} s. It may be truncated."
-        )

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from transformers.video_utils import is_valid_video_frame
 
+from linvt.processors.video.live_source import LiveSource
 from linvt.processors.video.source_files import SourceFile, describe_source, resolve_file
 from linvt.processors.video.video_container import VideoReadError
 from linvt.video_tokenizer.video_memory import MEMORY_SUFFIX, VideoMemory
@@ -61,6 +62,10 @@ def resolve_video(video: Any) -> SourceFile | SourceFrames | VideoMemory:
     """
     if isinstance(video, (SourceFile, SourceFrames, VideoMemory)):
         return video
+    if isinstance(video, LiveSource):
+        raise VideoReadError(
+            f"Cannot read a video from {video.name} as a whole: it is a LiveSource; iter_video reads it as it comes."
+        )
     video = _names_as_list(video)
     if isinstance(video, (np.ndarray, torch.Tensor)):
         if video.ndim != 4:

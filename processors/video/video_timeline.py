@@ -48,6 +48,13 @@ class PacketLog:
     # (pts, dts) of the packets where decoding can start.
     keyframes: list[tuple[int, int]] = field(default_factory=list)
     num_packets: int = 0
+    # Of reading and decoding, while what is damaged is skipped.
+    num_errors: int = 0
+    last_error: Exception | None = None
+
+    def add_error(self, error: Exception) -> None:
+        self.num_errors += 1
+        self.last_error = error
 
     def add(self, packet: Packet) -> None:
         self.num_packets += 1
@@ -130,6 +137,9 @@ def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog,
             except (av.error.FFmpegError, OSError) as error:
                 if strict:
                     raise UnreliableVideoError from error
+                log.add_error(error)
+                if isinstance(error, av.error.ExitError):  # the time to wait for a live source is up
+                    return
                 break
             if packet is None:
                 return
@@ -143,9 +153,14 @@ def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog,
             yield packet
 
 
-def decode_frames(stream: VideoStream, packets: Iterator[Packet], *, strict: bool) -> Iterator[VideoFrame]:
+def decode_frames(
+    stream: VideoStream, packets: Iterator[Packet], *, strict: bool, log: PacketLog | None = None
+) -> Iterator[VideoFrame]:
     """
     Yields the frames of `packets` in presentation order.
+
+    Args:
+        log ([`PacketLog`], *optional*): Notes what is skipped.
 
     Raises:
         `UnreliableVideoError`: if `strict` and a packet does not decode. Otherwise it is skipped.
@@ -156,6 +171,8 @@ def decode_frames(stream: VideoStream, packets: Iterator[Packet], *, strict: boo
         except av.error.FFmpegError as error:
             if strict:
                 raise UnreliableVideoError from error
+            if log is not None:
+                log.add_error(error)
             continue
         yield from frames
 
@@ -221,13 +238,26 @@ def make_timeline(timestamps: Sequence[int | None], stream: VideoStream, log: Pa
     if not strict:
         # Packets that show no frame are usual in some codecs (VP8), but those decode without an error.
         timeline.num_lost_frames += max(len(log.timestamps) - num_frames, 0)
+    if num_frames > 0:
+        timeline.num_lost_frames += frames_cut_off(stream, log, num_frames, timeline.seconds(num_frames))
+    return timeline
+
+
+def frames_cut_off(stream: VideoStream, log: PacketLog, num_frames: int, end_seconds: float) -> int:
+    """
+    Returns how many frames an mp4 file lacks at its end.
+
+    Args:
+        log ([`PacketLog`]): Of all packets.
+        num_frames (`int`): Frames that were had, at least 1.
+        end_seconds (`float`): End of the last one, since the first.
+    """
     # The index also counts the frames behind the point where the file was cut off, but so it does frames that an edit
     # list leaves out; only the first are missing from the duration.
-    if container.format.name == MP4_FORMAT and num_frames > 0:
-        seconds = timeline.seconds(num_frames)
-        if timeline.stated_seconds > seconds + seconds / num_frames:
-            timeline.num_lost_frames += max(stream.frames - log.num_packets, 0)
-    return timeline
+    is_short = stated_seconds(stream) > end_seconds + end_seconds / num_frames
+    if stream.container.format.name != MP4_FORMAT or not is_short:
+        return 0
+    return max(stream.frames - log.num_packets, 0)
 
 
 def stated_seconds(stream: VideoStream) -> float:
@@ -268,7 +298,7 @@ def fetch_frames(
         keyframe = bisect_right(timeline.keyframes, index, key=lambda keyframe: keyframe[0]) - 1
         if keyframe >= 0 and timeline.keyframes[keyframe][0] - position >= MIN_FRAMES_TO_SEEK:
             position, pts, dts = timeline.keyframes[keyframe]
-            frames = _frames_from_keyframe(container, stream, pts, dts)
+            frames = frames_from_keyframe(container, stream, pts, dts, PacketLog(), strict=True)
         while position <= index:
             frame = next(frames, None)
             if frame is None or frame.pts != timeline.timestamps[position]:
@@ -277,19 +307,31 @@ def fetch_frames(
         yield index, frame
 
 
-def _frames_from_keyframe(container: InputContainer, stream: VideoStream, pts: int, dts: int) -> Iterator[VideoFrame]:
-    """Seeks and yields the frames from the keyframe on."""
+def frames_from_keyframe(
+    container: InputContainer, stream: VideoStream, pts: int, dts: int, log: PacketLog, *, strict: bool
+) -> Iterator[VideoFrame]:
+    """
+    Seeks to a keyframe, and returns an iterator over the frames from it on.
+
+    Args:
+        pts (`int`), dts (`int`): When it is shown and decoded.
+        log ([`PacketLog`]): Notes the packets from the keyframe on.
+        strict (`bool`): As in [`decode_frames`].
+
+    Raises:
+        `UnreliableVideoError`: if the keyframe cannot be found again.
+    """
     # Some demuxers look for the presentation timestamp, others for the decoding timestamp.
     for target in (pts, dts):
         try:
             container.seek(target, stream=stream)
         except av.error.FFmpegError as error:
             raise UnreliableVideoError from error
-        packets = read_packets(container, stream, PacketLog(), strict=True)
+        packets = read_packets(container, stream, log, strict=strict)
         packets = dropwhile(lambda packet: not packet.is_keyframe, packets)
         first = next(packets, None)
         if first is not None and first.pts is not None and first.pts <= pts:
-            frames = decode_frames(stream, chain([first], packets), strict=True)
+            frames = decode_frames(stream, chain([first], packets), strict=strict, log=log)
             # The seek may land at an earlier keyframe, and frames may follow a keyframe that are shown before it.
             return dropwhile(lambda frame: frame.pts is not None and frame.pts < pts, frames)
     raise UnreliableVideoError
