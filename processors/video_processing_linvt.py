@@ -27,6 +27,7 @@ from linvt.processors.shots.shot_detection import ShotDetector, load_shot_detect
 from linvt.processors.video.forked_processes import on_one_thread_in_forks, one_thread_in_forks
 from linvt.processors.video.frame_selection import check_at_least_one
 from linvt.processors.video.given_frames import read_given_frames
+from linvt.processors.video.live_source import resolve_live
 from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.source_files import SourceFile, rereadable_file
 from linvt.processors.video.video_reading import read_video
@@ -242,6 +243,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             start_seconds, end_seconds (`float`, *optional*): Read the frames of `[start_seconds, end_seconds)` alone.
             stall_seconds (`float`, *optional*, defaults to 30): For how long a live source may give nothing.
             settings: Overrides of the attributes of the processor, as for [`~LinVTVideoProcessor.preprocess`].
+                `shot_detection="auto"` looks for shots in live sources and in files that are not long.
 
         Yields:
             `BatchFeature`: What `preprocess` returns for one video, of the frames of the piece. Times count from the
@@ -259,6 +261,8 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             if settings.get(name) not in (None, False, "pt"):
                 raise ValueError(f"{name} is {settings[name]!r}, which cannot be chosen for a stream.")
         options = self.frame_options(**{**settings, "fps": fps})
+        if options["shot_detection"] == "auto":
+            options["shot_detection"] = _shots_of_stream(source, options["device"])
         detector = self._shot_detector(options)
         frames = iter_video(
             source,
@@ -336,6 +340,16 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if options["do_normalize"]:
             frames = tvf.normalize(frames, options["image_mean"], options["image_std"])
         return frames
+
+
+def _shots_of_stream(source: Any, device: Any) -> str:
+    """The choice of `"auto"`: a live source waits for nobody; of a URL nothing is known before it is downloaded."""
+    if resolve_live(source) is not None:
+        return "autoshot"
+    file = resolve_video(source)
+    if isinstance(file, SourceFile) and file.can_be_reread:
+        return choose_shot_detection(file, device)
+    return "uniform"
 
 
 def _resize(options: dict) -> v2.Resize | None:
