@@ -14,7 +14,7 @@ from linvt.processors.shots.autoshot_files import AUTOSHOT_WEIGHTS, find_autosho
 from linvt.processors.shots.modeling_autoshot import AutoShotModel
 from linvt.processors.shots.shot_boundaries import iter_shot_starts, iter_shots
 from linvt.processors.shots.shot_cascade import ShotCascade
-from linvt.processors.video.forked_processes import one_thread_in_forks
+from linvt.processors.video.forked_processes import on_one_thread_in_forks
 
 
 class ShotDetector:
@@ -55,7 +55,7 @@ class ShotDetector:
         return iter_shot_starts(self._probabilities(frames), self.config.threshold, self.config.min_shot_frames)
 
     def _probabilities(self, frames: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-        return _computed_safely(self._cascade.iter_probabilities(frames))
+        return on_one_thread_in_forks(self._cascade.iter_probabilities(frames))
 
 
 @lru_cache(maxsize=1)
@@ -97,16 +97,6 @@ def load_shot_detector(
         raise ValueError(f"{name_or_path} lacks weights of AutoShot: {', '.join(sorted(info['missing_keys']))}.")
 
     return ShotDetector(network if device is None else network.to(device))
-
-
-def _computed_safely(values: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Each value is computed when it is asked for, and only then one thread is enough."""
-    while True:
-        with one_thread_in_forks():
-            value = next(values, None)
-        if value is None:
-            return
-        yield value
 
 
 __all__ = ["AUTOSHOT_WEIGHTS", "ShotDetector", "load_shot_detector"]
