@@ -4,8 +4,8 @@ and counts the answers that differ: where greedy decoding begins to differ at an
 
     python examples/compare_memory_answers.py --image_llm docs/small_world_runs/image_llm --output asked [--model ...]
 
-The model is that of the package by default; with `--merging` it is the image-LLM, wrapped and untrained. Exit code 1 if
-an answer differs.
+The model is that of the package by default; with `--merging` it is the image-LLM, wrapped and untrained. Exit code 1
+if an answer differs.
 """
 
 import sys
