@@ -216,6 +216,53 @@ def test_who_goes_on_from_a_closed_part_ends_the_same_bit_by_bit(make_linvt, fra
     assert any(part.num_skipped for part in closed) and closed[-1].memory.num_frames > 5
 
 
+@each_setting
+@torch.no_grad()
+def test_a_memory_knows_when_its_shots_begin_and_the_video_ends(make_linvt, make_untrained, setting):
+    """Though nothing is kept of the end, which shows the same as the frame before."""
+    model, processor = make_model(make_linvt, make_untrained, "llava", setting, top_k=20)
+    video = video_of(processor, [0, 0, 1, 1, 1, 1, 1, 1, 1])
+    video["pixel_values_videos"][3:] = video["pixel_values_videos"][2]
+    memory = model.see(cut(video, 5))
+    assert memory.span_seconds == pytest.approx((0, 1.04)) and memory.num_frames == 9
+    starts = torch.tensor([0, 260, 780])  # the second shot is as long as two windows
+    window = torch.searchsorted(starts, (1000 * memory.seconds.double()).round().long(), right=True) - 1
+    assert torch.equal(memory.shots, starts[window])
+    if setting == "merging":
+        assert memory.seconds.max() < 1
+    inputs = {
+        "grid": memory.grid,
+        "instruction_embeds": torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(1)),
+    }
+    tokens, _ = model.encode_video(video["pixel_values_videos"], video["video_shot_ids"])
+    frames = {"frame_seconds": video["video_milliseconds"][None] / 1000, "shot_ids": video["video_shot_ids"][None]}
+    expected = model.video_tokenizer(tokens[None], **frames, **inputs).video_tokens
+    found = model.video_tokenizer(None, kept_tokens=memory.scored_tokens("cpu"), **inputs).video_tokens
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_held_does_not_grow_with_the_video(make_linvt, monkeypatch):
+    """However long a shot is, as many frames are scored at once as a window has, and as many encoded as a batch."""
+    model, processor = make_linvt("llava", temporal_attention="shot", max_shot_frames=4)
+    model.config.frames_per_batch = 3
+    scored, encoded = [], []
+    score, encode = model.video_tokenizer.score, model.get_frame_tokens
+
+    def spy_on_score(frame_tokens, *args):
+        scored.append(frame_tokens.shape[1])
+        return score(frame_tokens, *args)
+
+    def spy_on_encode(frames, *args):
+        encoded.append(len(frames))
+        return encode(frames, *args)
+
+    monkeypatch.setattr(model.video_tokenizer, "score", spy_on_score)
+    monkeypatch.setattr(model, "get_frame_tokens", spy_on_encode)
+    memory = model.see(cut(video_of(processor, [0] * 50), *range(1, 50)))
+    assert scored == [4] * 12 + [2] and encoded == [3] * 16 + [2] and len(memory) == 40
+
+
 @torch.no_grad()
 def test_learnt_scores_that_look_at_the_whole_video_are_given_once(make_linvt):
     model, processor = make_linvt("llava", temporal_attention="video")
