@@ -95,6 +95,7 @@ class Run:
             self._evaluate("aligned", questions, result)
         if variant.tunes_llm:
             share = self.options.picture_share
+            rows = [row for row in rows if variant.video_captions or row.question.about != "caption"]
             rows = rows + picture_rows("train", round(len(rows) * share / (1 - share)))
             result["num_rows_with_pictures"] = len(rows)
             rank = self.options.lora_r

@@ -44,6 +44,8 @@ class Variant:
             the video tokenizer never learns, so its video tokens are made once.
         tunes_llm (`bool`): Whether LoRA on the LLM learns in a second stage, or from the start if there is no first.
         tunes_tokenizer (`bool`): Whether the video tokenizer goes on learning beside LoRA.
+        video_captions (`bool`): Whether captions of videos are asked for while the LLM learns, in the words in which
+            captions of pictures are.
         aligned_share (`float`, *optional*): Share of the steps that the first stage has; that of the options if left
             out.
         world (`str`): The world of the videos, `"small"` or `"long"`.
@@ -65,6 +67,7 @@ class Variant:
     aligns: bool = True
     tunes_llm: bool = True
     tunes_tokenizer: bool = True
+    video_captions: bool = True
     aligned_share: float | None = None
     world: str = "small"
     last_first: bool = False

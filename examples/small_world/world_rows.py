@@ -126,6 +126,9 @@ VARIANTS = {
     **budget_rows("small"),
     **trained_rows("small"),
     **ablations(),
+    "merging, LoRA alone, no captions of videos": Variant(
+        ("small, trained",), MERGING, aligns=False, video_captions=False
+    ),
     "told what is asked": replace(_untrained("small"), told=told_what_is_asked),
     "told what is asked, LoRA alone": Variant(("small, trained",), MERGING, aligns=False, told=told_what_is_asked),
     "long, question only": Variant(("long, trained",), None, seeds=3, aligns=False, world="long"),
