@@ -16,8 +16,8 @@ from transformers import BertConfig, pipeline
 from linvt import AutoShotConfig, AutoShotModel, LinVTForConditionalGeneration, LinVTProcessor
 from linvt.conversion.convert_autoshot import published_keys
 from linvt.progress import Progress
-from linvt_cli.cli_ask import SMALL_MODEL
 from linvt_cli.cli_main import main
+from linvt_cli.cli_models import SMALL_MODEL
 
 
 def small_model():
@@ -98,7 +98,7 @@ def test_every_frame_is_encoded_once(run, make_linvt, video_file, tmp_path, monk
     monkeypatch.setattr(vision, "forward", record)
     options = ("--model", tmp_path / "model", "--num-frames", 6, "--max-new-tokens", 2, "--json")
     code, output, _ = run("ask", video_file(12), "What?", *options)
-    result = json.loads(output)
+    [result] = json.loads(output)["videos"]
     assert code == 0 and len(result["frames"]) == 6 and len(encoded) == 6 // frames_per_patch
     assert result["num_frame_tokens"] == sum(rows * columns // 4 for _, rows, columns in encoded)
 
@@ -108,10 +108,11 @@ def test_ask_for_machines(run, video_file):
     code, output, errors = run("ask", video_file(20, fps=10), "What happens?", *options)
     result = json.loads(output)
     assert code == 0 and errors == ""
-    assert [frame["seconds"] for frame in result["frames"]] == [0.5, 1.5]
-    assert result["num_frame_tokens"] == 32 and result["num_video_tokens"] == 28
+    [video] = result["videos"]
+    assert video["frames"] == [{"index": index, "seconds": index / 10, "shot": 0} for index in (5, 15)]
+    assert video["num_frame_tokens"] == 32 and result["num_video_tokens"] == 28
     assert result["model"] == "small-world" and result["unknown_words"] == ["happens"]
-    assert result["video"]["num_frames"] == 20 and result["video"]["duration_seconds"] == 2.0
+    assert video["num_frames"] == 20 and video["duration_seconds"] == 2.0
 
 
 def test_ask_spreads_the_frames_over_the_shots_unless_told_not_to(run, tmp_path):
@@ -123,7 +124,7 @@ def test_ask_spreads_the_frames_over_the_shots_unless_told_not_to(run, tmp_path)
     for options in ((), ("--uniform",)):
         code, output, _ = run("ask", video, "What happens?", "--num-frames", 2, "--json", *options)
         assert code == 0
-        shots[options] = [(frame["index"] >= 75, frame["shot"]) for frame in json.loads(output)["frames"]]
+        shots[options] = [(frame["index"] >= 75, frame["shot"]) for frame in json.loads(output)["videos"][0]["frames"]]
     assert shots == {(): [(False, 0), (True, 1)], ("--uniform",): [(False, 0), (False, 0)]}
 
 

@@ -9,13 +9,15 @@ from linvt.checkpoints.atomic_folder import new_folder
 from linvt.conversion import KINDS
 from linvt.hub.export import FORMATS, export_model
 from linvt.processors.shots.contact_sheet import MAX_THUMBNAILS
+from linvt.video_tokenizer import video_memory
 from linvt_cli import cli_choices
 from linvt_cli.cli_checks import check_video
+from linvt_cli.cli_seeing import MEMORY_SUFFIX
 
 
 SLOW = {"torch", "torchvision", "transformers", "linvt", "av", "PIL", "numpy", "peft", "huggingface_hub"}
 
-COMMANDS = ("ask", "wrap", "convert", "shots", "export", "push")
+COMMANDS = ("ask", "encode", "chat", "watch", "wrap", "convert", "shots", "export", "push")
 
 # Runs one command after another, and prints after each its exit code and which of the slow modules are imported.
 CHILD = """
@@ -48,7 +50,8 @@ def test_help_and_version_import_nothing_slow(tmp_path):
 def test_errors_in_arguments_and_paths_import_nothing_slow(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    (tmp_path / "clip.mp4").touch()
+    for name in ("clip.mp4", "seen.memory.safetensors"):
+        (tmp_path / name).touch()
     errors = {
         "": "required: command",
         "aks clip.mp4 what?": "invalid choice: 'aks'",
@@ -58,6 +61,25 @@ def test_errors_in_arguments_and_paths_import_nothing_slow(tmp_path):
         "ask clip.mp4 what? --model ./nothing": "there is no folder ./nothing",
         "ask clip.mp4 what? --model nothing": "there is no folder nothing",
         "ask clip.mp4 what? --autoshot ./nothing": "there is no folder ./nothing",
+        "ask clip.mp4 clip.mp4": "the last argument is the question, but clip.mp4 is a file",
+        "ask clip.mp4 --questions nothing.txt": "there is no file nothing.txt",
+        "ask what.memory.safetensors what?": "Cannot read a video from 'what.memory.safetensors'",
+        "ask seen.memory.safetensors what? --fps 2": "--fps cannot be chosen for a memory",
+        "ask seen.memory.safetensors clip.mp4 what? --fps two": "invalid float value: 'two'",
+        "ask clip.mp4 what? --fps 2 --num-frames 8": "not allowed with argument",
+        "chat": "required: video",
+        "chat nothing.mp4": "Cannot read a video from 'nothing.mp4': there is no such file",
+        "chat seen.memory.safetensors --uniform": "--uniform cannot be chosen for a memory",
+        "encode nothing.mp4 new.memory.safetensors": "Cannot read a video from 'nothing.mp4': there is no such file",
+        "encode clip.mp4 new.safetensors": "let it end in .memory.safetensors",
+        "encode clip.mp4 seen.memory.safetensors": "seen.memory.safetensors exists already",
+        "encode clip.mp4 nothing/new.memory.safetensors": "there is no folder nothing",
+        "encode seen.memory.safetensors new.memory.safetensors": "is a memory of a video already",
+        "encode clip.mp4 new.memory.safetensors --model ./nothing": "there is no folder ./nothing",
+        "watch nothing.ts what? --every 5": "Cannot read a video from 'nothing.ts': there is no such file",
+        "watch clip.mp4 what?": "required: --every",
+        "watch clip.mp4 what? --every 0": "--every is 0",
+        "watch - what? --every 5 --memory new.mp4": "let it end in .memory.safetensors",
         "shots nothing.mp4": "Cannot read a video from 'nothing.mp4': there is no such file",
         "shots clip.mp4 --autoshot ./nothing": "there is no folder ./nothing",
         "shots clip.mp4 --contact-sheet nothing/sheet.png": "there is no folder nothing for sheet.png",
@@ -91,6 +113,7 @@ def test_choices_are_those_of_the_library():
     assert cli_choices.FORMATS == FORMATS
     assert cli_choices.KINDS == tuple(kind.name for kind in KINDS)
     assert cli_choices.MAX_THUMBNAILS == MAX_THUMBNAILS
+    assert MEMORY_SUFFIX == video_memory.MEMORY_SUFFIX
 
 
 def test_an_output_that_is_there_is_refused_in_the_same_words(run, tmp_path):

@@ -7,7 +7,7 @@ from transformers import AutoConfig, BertConfig, LlavaConfig
 
 from linvt import AutoShotConfig, LinVTConfig, LinVTVideoConfig, RedVillmVideoConfig
 from linvt.configuration.known_settings import own_settings
-from linvt_cli.cli_ask import SMALL_MODEL
+from linvt_cli.cli_models import SMALL_MODEL
 
 
 def test_defaults_are_the_papers():

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from linvt import LinVTForConditionalGeneration
 from linvt.hub.model_records import Evaluation, TrainingStage, read_records
-from linvt_cli.cli_ask import SMALL_MODEL
+from linvt_cli.cli_models import SMALL_MODEL
 
 
 CLIP_FILE = "examples/shapes.mp4"

@@ -28,7 +28,7 @@ def test_wrap_then_ask(run, video_file, tmp_path, family):
     asked = ("ask", video_file(12), "What is it?", "--model", tmp_path / "linvt", "--max-new-tokens", 4)
     asked = (*asked, "--uniform", "--num-frames", 8)
     result = json.loads(run(*asked, "--json")[1])
-    number = result["num_frame_tokens"]
+    number = result["videos"][0]["num_frame_tokens"]
     assert result["only_merges"] and result["merged_frame_tokens"] == 20 < number and result["num_video_tokens"] == 12
     for options, video_tokens in (((), 12), (("--tokens", 17), 17)):
         code, output, errors = run(*asked, *options)

@@ -44,6 +44,21 @@ def check_new_folder(path: str) -> None:
         raise FileExistsError(f"{path} exists already; give the name of a new folder.")
 
 
+def check_new_file(path: str) -> None:
+    """
+    Rejects a place where no new file can be written.
+
+    Raises:
+        `FileExistsError`: If something is there.
+        `ValueError`: If its folder is missing.
+        `OSError`: If nothing can be written into the folder.
+    """
+    place = Path(path)
+    if place.exists():
+        raise FileExistsError(f"{path} exists already; give the name of a new file.")
+    _check_parent(place)
+
+
 def check_new_picture(path: str) -> None:
     """
     Rejects a place where no picture can be written.
@@ -55,6 +70,10 @@ def check_new_picture(path: str) -> None:
     place = Path(path)
     if place.exists() and not place.is_file():
         raise ValueError(f"{path} is not a file; give the name of a picture, such as shots.png.")
+    _check_parent(place)
+
+
+def _check_parent(place: Path) -> None:
     if not place.parent.is_dir():
         raise ValueError(f"there is no folder {place.parent} for {place.name}; make it first.")
     with tempfile.TemporaryFile(dir=place.parent):

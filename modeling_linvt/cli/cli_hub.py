@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from linvt_cli.cli_checks import check_folder, check_new_folder
 from linvt_cli.cli_choices import FORMATS
-from linvt_cli.cli_output import add_json_option, table
+from linvt_cli.cli_output import add_json_option, size_text, table
 
 
 if TYPE_CHECKING:
@@ -163,18 +163,11 @@ def _about(exported: "Exported") -> dict:
 
 
 def _rows(result: dict) -> dict[str, str]:
-    rows = {"files": f"{len(result['files'])}, {_size(result['num_bytes'])}"}
+    rows = {"files": f"{len(result['files'])}, {size_text(result['num_bytes'])}"}
     if result["left_out"]:
         rows["left out"] = f"{', '.join(result['left_out'])}, since pickles may run code when they are read"
     return rows
 
 
 def _list(files: dict[str, int]) -> list[str]:
-    return [f"{_size(num_bytes):>10}  {path}" for path, num_bytes in files.items()]
-
-
-def _size(num_bytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.1f} {unit}"
-    return f"{num_bytes} B"
+    return [f"{size_text(num_bytes):>10}  {path}" for path, num_bytes in files.items()]

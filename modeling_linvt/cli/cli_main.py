@@ -1,4 +1,4 @@
-"""Asks about a video, lists its shots, and wraps, converts, exports and pushes models: the command `linvt`.
+"""Asks about videos, sees them to be asked later, and makes and shares models: the command `linvt`.
 
 Exit codes: 0 done, 2 bad input (one line on standard error says what and what to do), 130 interrupted, 1 anything
 else.
@@ -10,15 +10,18 @@ a typing error should cost.
 
 import argparse
 import io
-import json
 import os
 import sys
 from importlib.metadata import version
 
 from linvt_cli.cli_ask import add_ask_command
+from linvt_cli.cli_chat import add_chat_command
 from linvt_cli.cli_convert import add_convert_command
+from linvt_cli.cli_encode import add_encode_command
 from linvt_cli.cli_hub import add_hub_commands
+from linvt_cli.cli_output import json_text
 from linvt_cli.cli_shots import add_shots_command
+from linvt_cli.cli_watch import add_watch_command
 from linvt_cli.cli_wrap import add_wrap_command
 
 
@@ -30,16 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.check(options)
         result = _run(options)
+        if result is not None:  # of a command that has not printed by itself, answer by answer
+            print(json_text(result) if options.json else options.show(result), flush=True)
+    except BrokenPipeError:  # whoever reads, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"linvt {options.command}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"linvt {options.command}: interrupted", file=sys.stderr)
         return 130
-    try:
-        print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result), flush=True)
-    except BrokenPipeError:  # whoever reads, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -48,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"linvt {version('linvt')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     add_ask_command(commands)
+    add_encode_command(commands)
+    add_chat_command(commands)
+    add_watch_command(commands)
     add_wrap_command(commands)
     add_convert_command(commands)
     add_shots_command(commands)
@@ -55,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> dict:
+def _run(options: argparse.Namespace) -> dict | None:
     """
     Runs a command whose arguments are checked.
 
@@ -73,6 +79,8 @@ def _run(options: argparse.Namespace) -> dict:
         logging.disable_progress_bar()
     try:
         return options.run(options)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, HTTPError) as error:
         raise OSError(lost_connection(error) or str(error)) from error
 
