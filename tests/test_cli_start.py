@@ -12,7 +12,6 @@ from linvt.processors.shots.contact_sheet import MAX_THUMBNAILS
 from linvt.video_tokenizer import video_memory
 from linvt_cli import cli_choices
 from linvt_cli.cli_checks import check_video
-from linvt_cli.cli_seeing import MEMORY_SUFFIX
 
 
 SLOW = {"torch", "torchvision", "transformers", "linvt", "av", "PIL", "numpy", "peft", "huggingface_hub"}
@@ -113,7 +112,7 @@ def test_choices_are_those_of_the_library():
     assert cli_choices.FORMATS == FORMATS
     assert cli_choices.KINDS == tuple(kind.name for kind in KINDS)
     assert cli_choices.MAX_THUMBNAILS == MAX_THUMBNAILS
-    assert MEMORY_SUFFIX == video_memory.MEMORY_SUFFIX
+    assert cli_choices.MEMORY_SUFFIX == video_memory.MEMORY_SUFFIX
 
 
 def test_an_output_that_is_there_is_refused_in_the_same_words(run, tmp_path):

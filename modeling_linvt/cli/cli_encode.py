@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linvt_cli.cli_checks import check_new_file
+from linvt_cli.cli_choices import MEMORY_SUFFIX
 from linvt_cli.cli_models import SMALL_MODEL_NOTE, LoadedModel, add_model_options, check_model, load_model
 from linvt_cli.cli_output import add_json_option, size_text, table
 from linvt_cli.cli_part_file import PartFile
 from linvt_cli.cli_seeing import (
-    MEMORY_SUFFIX,
     UNIFORM_HINT,
     WHOLE_VIDEO_NOTE,
     add_reading_options,
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from linvt.video_tokenizer.video_memory import VideoMemory
 
 SECONDS_BETWEEN_PARTS = 10.0
+
+_FRAME_SETTINGS = ("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean")
+_FRAME_SETTINGS += ("image_std",)
 
 
 def add_encode_command(commands: argparse._SubParsersAction) -> None:
@@ -161,24 +164,15 @@ def _part_file(loaded: LoadedModel, video: str, settings: dict, output: Path) ->
     shots = "none looked for"
     if frames["shot_detection"] != "uniform":
         shots = f"{frames['shot_detection']}, weights {shot_detector_identity(frames['autoshot_model'])[:12]}"
-    names = (
-        "do_resize",
-        "size",
-        "resample",
-        "do_rescale",
-        "rescale_factor",
-        "do_normalize",
-        "image_mean",
-        "image_std",
-    )
     encoder, scorer = memory_fingerprints(loaded.model)
     made_of = {
         "version of linvt": version("linvt"),
         "video": f"{Path(video).name}, {video_identity(video)[:12]}",
         "encoder": encoder[:12],
         "SVR": scorer[:12],
+        "device": str(loaded.model.device),
         "fps": str(settings["fps"]),
         "shot detection": shots,
-        "frame size or normalisation": json.dumps({name: frames[name] for name in names}),
+        "frame size or normalisation": json.dumps({name: frames[name] for name in _FRAME_SETTINGS}),
     }
     return PartFile(output, made_of)

@@ -1,4 +1,4 @@
-"""Keeps what has been seen of a long video in a file beside the output, so that a killed process can be gone on with."""
+"""Saves the state of a long encoding beside its output, so that another process can go on where one was killed."""
 
 import json
 import tempfile
@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from linvt_cli.cli_seeing import MEMORY_SUFFIX
+from linvt_cli.cli_choices import MEMORY_SUFFIX
 
 
 if TYPE_CHECKING:

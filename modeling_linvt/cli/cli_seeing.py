@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from linvt_cli.cli_checks import check_folder, check_video
+from linvt_cli.cli_choices import MEMORY_SUFFIX
 from linvt_cli.cli_models import LoadedModel
 from linvt_cli.cli_output import about_video, describe_video
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from linvt.video_tokenizer.video_memory import VideoMemory
 
-MEMORY_SUFFIX = ".memory.safetensors"
 WHOLE_VIDEO_NOTE = (
     "what this model keeps depends on all of the video, so memory grows with it; train one with "
     "temporal_attention='shot' for long videos"
@@ -53,14 +53,10 @@ class SeenVideo:
 
     def for_machines(self) -> dict:
         """Describes it for `--json`."""
-        seen = (
-            {}
-            if self.memory is None
-            else {"span_seconds": [round(seconds, 3) for seconds in self.memory.span_seconds]}
-        )
+        span = [] if self.memory is None else [round(seconds, 3) for seconds in self.memory.span_seconds]
         return {
             **(self.about or {"source": self.source}),
-            **seen,
+            "span_seconds": span or None,
             "num_seen_frames": len(self.frames or ()) if self.memory is None else self.memory.num_frames,
             "num_frame_tokens": self.num_frame_tokens,
             "num_kept_tokens": self.num_kept_tokens,
