@@ -107,7 +107,7 @@ def _answer(questioner: Questioner, encoder: "StreamingEncoder", options: argpar
         about: dict[str, Any] = {"seconds": round(seconds, 3), "num_frames": memory.num_frames}
         say(json_text({**about, **asdict(questioner.ask(seen, options.question))}, indent=None) + "\n")
         return
-    say("\n" + table({"seen": f"{seconds:.1f} s, {memory.num_frames} frames"}, INDENT) + "\n")
+    say("\n" + table({"seen": f"{seconds:.2f} s, {memory.num_frames} frames"}, INDENT) + "\n")
     say_answer(questioner, seen, options.question)
 
 
