@@ -32,6 +32,21 @@ def test_the_first_command_prints_what_is_shown(monkeypatch, capsys):
     assert (output.err + output.out).splitlines() == blocks("text")[0].splitlines()
 
 
+def test_a_video_that_was_seen_is_asked_as_shown(monkeypatch, tmp_path, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    commands = next(block for block in blocks("bash") if "linvt encode" in block).splitlines()
+    shown = blocks("text")[1].split("\n\n")
+    for command, text in zip(commands, shown, strict=True):
+        assert main(shlex.split(command)[1:]) == 0
+        output = capsys.readouterr()
+        assert (output.err + output.out).splitlines() == text.splitlines()
+    colour, direction = (text.split("text    ")[1].strip() for text in shown[1:])
+    square, circle = CLIP.shots[0].shapes[0], CLIP.shots[1].shapes[0]
+    assert colour == circle.colour and square.direction in direction  # which is true
+
+
 def test_what_is_wrapped_answers_as_shown_without_training(monkeypatch, tmp_path, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
@@ -42,7 +57,7 @@ def test_what_is_wrapped_answers_as_shown_without_training(monkeypatch, tmp_path
     assert "nothing was trained; frame tokens are merged" in " ".join(capsys.readouterr().out.split())
     assert main(shlex.split(ask)[1:]) == 0
     output = capsys.readouterr()
-    assert (output.err + output.out).splitlines() == blocks("text")[1].splitlines()
+    assert (output.err + output.out).splitlines() == blocks("text")[2].splitlines()
     assert output.out.endswith(f" {CLIP.shots[1].shapes[0].colour}\n")  # which is true
 
 
