@@ -147,7 +147,7 @@ class Questioner:
         settings: dict[str, Any] = {} if self.tokens is None else {"num_video_tokens": self.tokens}
         if any(video.memory is None for video in videos):
             settings |= {"num_frames": 1, "shot_detection": "uniform", "video_metadata": [{"fps": 1.0}] * len(videos)}
-        inputs = self.loaded.processor.apply_chat_template(
+        inputs: Any = self.loaded.processor.apply_chat_template(
             [*history, {"role": "user", "content": [*content, {"type": "text", "text": question}]}],
             tokenize=True,
             return_dict=True,

@@ -6,7 +6,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from linvt_cli.cli_checks import check_new_file
 from linvt_cli.cli_choices import MEMORY_SUFFIX
@@ -30,8 +30,16 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_PARTS = 10.0
 
-_FRAME_SETTINGS = ("size", "resample", "do_resize", "do_rescale", "rescale_factor", "do_normalize", "image_mean")
-_FRAME_SETTINGS += ("image_std",)
+_FRAME_SETTINGS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 
 
 def add_encode_command(commands: argparse._SubParsersAction) -> None:
@@ -75,7 +83,7 @@ def encode(options: argparse.Namespace) -> dict:
     StreamingEncoder(loaded.model)  # which refuses a model that keeps no tokens
     fps, num_resumed_frames = stream_fps(loaded, options), 0
     if fps is None:
-        memory = see_video(loaded, options.video, options, hidden=options.json).memory
+        memory: Any = see_video(loaded, options.video, options, hidden=options.json).memory
         memory.save(output)
     else:
         memory, num_resumed_frames = _encode_stream(loaded, options, fps, output)

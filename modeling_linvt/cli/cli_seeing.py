@@ -1,7 +1,7 @@
 """Sees a video once, to be asked about as often as one likes: from its file, a stream, or a memory of it."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,6 @@ from linvt_cli.cli_output import about_video, describe_video
 
 
 if TYPE_CHECKING:
-    from transformers import BatchFeature
-
     from linvt.video_tokenizer.video_memory import VideoMemory
 
 WHOLE_VIDEO_NOTE = (
@@ -100,7 +98,7 @@ def check_reading(options: argparse.Namespace, sources: list[str]) -> None:
         check_video(source)
     check_shot_options(options)
     names = ("num_frames", "fps", "autoshot", "uniform")
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]
     if given and sources and all(map(is_memory, sources)):
         raise ValueError(
             f"{', '.join(given)} cannot be chosen for a memory, whose frames were seen before; leave it out, or give "
@@ -119,7 +117,7 @@ def is_memory(source: str) -> bool:
 
 def reading_settings(loaded: LoadedModel, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings of the video processor that options ask for."""
-    settings = {"autoshot_model": options.autoshot, "device": loaded.model.device}
+    settings: dict[str, Any] = {"autoshot_model": options.autoshot, "device": loaded.model.device}
     if options.autoshot is not None or options.uniform:
         settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
     return {name: value for name, value in settings.items() if value is not None}
@@ -149,7 +147,7 @@ def see_video(loaded: LoadedModel, source: str, options: argparse.Namespace, *, 
     if is_memory(source):
         from linvt.streaming_encoder import check_memory
 
-        memory = resolve_video(source)
+        memory: Any = resolve_video(source)
         check_memory(loaded.model, memory)
         return SeenVideo(source, memory)
     settings = reading_settings(loaded, options)
@@ -159,7 +157,7 @@ def see_video(loaded: LoadedModel, source: str, options: argparse.Namespace, *, 
         settings["on_progress"] = progress.reach
         if fps is not None:
             return see_pieces(loaded, source, video_processor.iter_video(source, fps=fps, **settings))
-        read = video_processor(source, num_frames=options.num_frames, return_metadata=True, **settings)
+        read: Any = video_processor(source, num_frames=options.num_frames, return_metadata=True, **settings)
     [video] = read.pop("video_metadata")
     seen = see_pieces(loaded, source, [read])
     seen.about = about_video(source, video)
@@ -168,34 +166,40 @@ def see_video(loaded: LoadedModel, source: str, options: argparse.Namespace, *, 
     return seen
 
 
-def see_pieces(loaded: LoadedModel, source: str, pieces: "Iterable[BatchFeature]") -> SeenVideo:
+def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, Any]]) -> SeenVideo:
     """Sees a video in pieces, as `iter_video` gives them; V is kept by models that choose no tokens of it."""
     import torch
 
     from linvt.frame_clips import frame_clips
 
-    model, frames = loaded.model, []
+    frames: list[dict] = []
 
-    def noted() -> "Iterator[BatchFeature]":
+    def noted() -> Iterator[Mapping[str, Any]]:
         for piece in pieces:
             times, shots = piece["video_milliseconds"].tolist(), piece["video_shot_ids"].tolist()
             frames.extend({"seconds": time / 1000, "shot": shot} for time, shot in zip(times, shots, strict=True))
             yield piece
 
-    memory, frame_tokens = None, {}
     if keeps_tokens(loaded):
-        memory = model.see(noted())
+        memory: Any = loaded.model.see(noted())
+        seen, (rows, columns) = SeenVideo(source, memory), memory.grid
     else:
-        video = [*noted()]
-        video = {name: torch.cat([piece[name] for piece in video]) for name in video[0]}
-        with torch.no_grad():
-            tokens, grid = model.encode_video(video.pop("pixel_values_videos"), video["video_shot_ids"])
-        video["video_num_frames"] = video["video_num_frames"].sum()[None]
-        frame_tokens = {**video, "video_frame_tokens": tokens, "video_token_grid": torch.tensor([grid])}
-    shots = torch.tensor([frame["shot"] for frame in frames])
-    rows, columns = frame_tokens["video_token_grid"][0].tolist() if memory is None else memory.grid
-    num_frame_tokens = len(frame_clips(shots, model.config.frames_per_patch)) * rows * columns
-    return SeenVideo(source, memory, frame_tokens, None, frames, num_frame_tokens)
+        frame_tokens = _keep_all([*noted()], loaded)
+        seen, (rows, columns) = SeenVideo(source, None, frame_tokens), frame_tokens["video_token_grid"][0].tolist()
+    clips = frame_clips(torch.tensor([frame["shot"] for frame in frames]), loaded.model.config.frames_per_patch)
+    seen.frames, seen.num_frame_tokens = frames, len(clips) * rows * columns
+    return seen
+
+
+def _keep_all(pieces: list[Mapping[str, Any]], loaded: LoadedModel) -> dict[str, Any]:
+    """V of a video, as the fields of [`VideoInputs`]."""
+    import torch
+
+    video = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    with torch.no_grad():
+        tokens, grid = loaded.model.encode_video(video.pop("pixel_values_videos"), video["video_shot_ids"])
+    video["video_num_frames"] = video["video_num_frames"].sum()[None]
+    return {**video, "video_frame_tokens": tokens, "video_token_grid": torch.tensor([grid])}
 
 
 def keeps_tokens(loaded: LoadedModel) -> bool:
