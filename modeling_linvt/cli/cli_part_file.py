@@ -57,7 +57,7 @@ class PartFile:
 
     def save(self, closed: "ClosedPart") -> None:
         """Saves it, if anything is over; the file is there whole or as it was."""
-        from linvt.checkpoints.atomic_output import new_file
+        from linvt.checkpoints.atomic_file import new_file
 
         if closed.memory is None:
             return

@@ -19,6 +19,7 @@ WHOLE_VIDEO_NOTE = (
     "temporal_attention='shot' for long videos"
 )
 UNIFORM_HINT = "--uniform is much faster: it takes evenly spaced frames and does not look for shots"
+SHOTS_LEFT_OUT = "evenly spaced, since finding shots takes long here: --shots does"
 MAX_LISTED_FRAMES = 16  # of more, the times of the first and the last are printed
 
 
@@ -35,6 +36,7 @@ class SeenVideo:
         frames (`list[dict]`, *optional*): `seconds` and `shot` of each frame, and `index` where it is known; `None`
             of a memory that was given, which no longer knows.
         num_frame_tokens (`int`, *optional*): Tokens of these frames; `None` likewise.
+        shots_left_out (`bool`): Whether nobody looked for shots, though it was not asked for.
     """
 
     source: str
@@ -43,6 +45,7 @@ class SeenVideo:
     about: dict | None = None
     frames: list[dict] | None = None
     num_frame_tokens: int | None = None
+    shots_left_out: bool = False
 
     @property
     def num_kept_tokens(self) -> int | None:
@@ -58,14 +61,16 @@ class SeenVideo:
             "num_seen_frames": len(self.frames or ()) if self.memory is None else self.memory.num_frames,
             "num_frame_tokens": self.num_frame_tokens,
             "num_kept_tokens": self.num_kept_tokens,
+            "shots_left_out": self.shots_left_out,
             "frames": self.frames,
         }
 
     def rows(self) -> dict[str, str]:
         """Describes it for a person, as rows of a table."""
         if self.about is not None and self.frames is not None:
-            number = f"{len(self.frames)} of {self.about['num_frames']}"
-            return {"video": describe_video(self.about), "frames": f"{number}, {_times(self.frames)}"}
+            frames = f"{len(self.frames)} of {self.about['num_frames']}, {_times(self.frames)}"
+            frames += f"; {SHOTS_LEFT_OUT}" if self.shots_left_out else ""
+            return {"video": describe_video(self.about), "frames": frames}
         if self.frames is not None:
             return {"video": self.source, "frames": f"{len(self.frames)}, {_times(self.frames)}"}
         first, last = self.memory.span_seconds
@@ -84,6 +89,7 @@ def add_reading_options(command: argparse.ArgumentParser) -> None:
 def add_shot_options(command: argparse.ArgumentParser) -> None:
     spread = command.add_mutually_exclusive_group()
     spread.add_argument("--autoshot", metavar="WEIGHTS", help="find shots with these weights (Hub id or folder)")
+    spread.add_argument("--shots", action="store_true", help="look for shots, however long that takes")
     spread.add_argument(
         "--uniform", action="store_true", help="do not look for shots, which is faster, for long videos by far"
     )
@@ -97,7 +103,7 @@ def check_reading(options: argparse.Namespace, sources: list[str]) -> None:
     for source in sources:
         check_video(source)
     check_shot_options(options)
-    names = ("num_frames", "fps", "autoshot", "uniform")
+    names = ("num_frames", "fps", "autoshot", "shots", "uniform")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]
     if given and sources and all(map(is_memory, sources)):
         raise ValueError(
@@ -118,7 +124,7 @@ def is_memory(source: str) -> bool:
 def reading_settings(loaded: LoadedModel, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings of the video processor that options ask for."""
     settings: dict[str, Any] = {"autoshot_model": options.autoshot, "device": loaded.model.device}
-    if options.autoshot is not None or options.uniform:
+    if options.autoshot is not None or options.shots or options.uniform:
         settings["shot_detection"] = "uniform" if options.uniform else "autoshot"
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -160,7 +166,7 @@ def see_video(loaded: LoadedModel, source: str, options: argparse.Namespace, *, 
         read: Any = video_processor(source, num_frames=options.num_frames, return_metadata=True, **settings)
     [video] = read.pop("video_metadata")
     seen = see_pieces(loaded, source, [read])
-    seen.about = about_video(source, video)
+    seen.about, seen.shots_left_out = about_video(source, video), not (video.looked_for_shots or options.uniform)
     numbered = zip(video.frame_indices, seen.frames or (), strict=True)
     seen.frames = [{"index": index, **frame} for index, frame in numbered]
     return seen
