@@ -295,10 +295,11 @@ def test_as_a_program(tmp_path):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-def test_a_reader_that_stops_reading_is_no_error(video_file, monkeypatch):
+@pytest.mark.parametrize("arguments", [("shots",), ("ask", "What?", "--max-new-tokens", "2")])
+def test_a_reader_that_stops_reading_is_no_error(video_file, monkeypatch, arguments):
     """As in `linvt shots VIDEO | head -1`: neither when it is printed nor when the rest is flushed at the end."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as output, monkeypatch.context() as patch:
         patch.setattr("sys.stdout", output)
-        assert main(["shots", str(video_file(12))]) == 0
+        assert main([arguments[0], str(video_file(12)), *arguments[1:]]) == 0

@@ -72,32 +72,58 @@ class Questioner:
         content = [{"type": "video", "video": ""}, {"type": "text", "text": question}]
         self.loaded.processor.apply_chat_template([{"role": "user", "content": content}])
 
-    def ask(
-        self,
-        videos: list[SeenVideo],
-        question: str,
-        history: Iterable[dict] = (),
-        on_text: Callable[[str], None] | None = None,
-        on_prompt: Callable[[int], None] | None = None,
-    ) -> Answer:
+    def prompt(self, videos: list[SeenVideo], question: str, history: Iterable[dict] = ()) -> "BatchFeature":
         """
-        Answers a question about videos.
+        Returns the model inputs of a question. The videos stand in its turn, also behind earlier ones: a video
+        tokenizer that reads the instruction reads that of the turn of the video, so video tokens are made for this
+        question.
 
         Args:
             history (`Iterable[dict]`, *optional*): Messages before it, as chat templates take them.
-            on_text (`Callable[[str], None]`, *optional*): Gets the answer piece by piece as it is generated.
-            on_prompt (`Callable[[int], None]`, *optional*): Gets the number of tokens of the prompt before that.
         """
-        inputs = self._prompt(videos, question, history)
-        num_prompt_tokens = inputs["input_ids"].shape[1]
-        if on_prompt is not None:
-            on_prompt(num_prompt_tokens)
-        tokenizer = self.loaded.processor.tokenizer
-        streamer = None if on_text is None else _streamer(tokenizer, on_text)
-        limits = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
-        output = self.loaded.model.generate(**inputs, **limits, streamer=streamer)
+        import numpy as np
+
+        # A prompt is the same whatever the video shows, so one that has its tokens already is read as a blank one.
+        blank = np.zeros((1, 16, 16, 3), np.uint8)
+        keeps_tokens = all(video.memory is not None for video in videos)
+        settings: dict[str, Any] = {} if self.tokens is None else {"num_video_tokens": self.tokens}
+        if not keeps_tokens:
+            settings |= {"num_frames": 1, "shot_detection": "uniform", "video_metadata": [{"fps": 1.0}] * len(videos)}
+        content = [{"type": "video", "video": blank if video.memory is None else video.memory} for video in videos]
+        inputs: Any = self.loaded.processor.apply_chat_template(
+            [*history, {"role": "user", "content": [*content, {"type": "text", "text": question}]}],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs=settings,
+        )
+        if not keeps_tokens:
+            inputs.pop("pixel_values_videos")
+            inputs.update(_joined([video.frame_tokens for video in videos]))
+        return inputs.to(self.loaded.model.device)
+
+    def answer(self, question: str, prompt: "BatchFeature", on_text: Callable[[str], None] | None = None) -> Answer:
+        """
+        Answers a question.
+
+        Args:
+            prompt (`BatchFeature`): That of the question.
+            on_text (`Callable[[str], None]`, *optional*): Gets the answer piece by piece as it is generated.
+        """
+        tokenizer, num_prompt_tokens = self.loaded.processor.tokenizer, prompt["input_ids"].shape[1]
+        output = self.loaded.model.generate(
+            **prompt,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            streamer=None if on_text is None else _streamer(tokenizer, on_text),
+        )
         text = self.loaded.processor.decode(output[0, num_prompt_tokens:], skip_special_tokens=True)
         return Answer(question, text, num_prompt_tokens, unknown_words(question, tokenizer))
+
+    def ask(self, videos: list[SeenVideo], question: str) -> Answer:
+        """Answers a question without printing anything."""
+        return self.answer(question, self.prompt(videos, question))
 
     def merged_frame_tokens(self, videos: list[SeenVideo]) -> int | None:
         """Counts the frame tokens that are merged without anything learnt; `None` where something is."""
@@ -133,33 +159,6 @@ class Questioner:
         kept = f", of {in_all}," if in_all is not None and merged < in_all else ""
         return f"{note}{merged} frame tokens{kept} are merged into {number} video tokens"
 
-    def _prompt(self, videos: list[SeenVideo], question: str, history: Iterable[dict]) -> "BatchFeature":
-        """
-        Model inputs of a question. The videos stand in its turn, also behind earlier ones: a video tokenizer that
-        reads the instruction reads that of the turn of the video, so video tokens are made for this question.
-        """
-        import numpy as np
-
-        # A prompt is the same whatever the video shows, so one that has its tokens already is read as a blank one.
-        blank = np.zeros((1, 16, 16, 3), np.uint8)
-        shown = [blank if video.memory is None else video.memory for video in videos]
-        content: list[dict] = [{"type": "video", "video": video} for video in shown]
-        settings: dict[str, Any] = {} if self.tokens is None else {"num_video_tokens": self.tokens}
-        if any(video.memory is None for video in videos):
-            settings |= {"num_frames": 1, "shot_detection": "uniform", "video_metadata": [{"fps": 1.0}] * len(videos)}
-        inputs: Any = self.loaded.processor.apply_chat_template(
-            [*history, {"role": "user", "content": [*content, {"type": "text", "text": question}]}],
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs=settings,
-        )
-        if any(video.memory is None for video in videos):
-            inputs.pop("pixel_values_videos")
-            inputs.update(_joined([video.frame_tokens for video in videos]))
-        return inputs.to(self.loaded.model.device)
-
 
 def say_about(questioner: Questioner, videos: list[SeenVideo]) -> None:
     """Prints what a person should know before answers about these videos."""
@@ -179,18 +178,16 @@ def say_answer(
     with_tokens: bool = False,
 ) -> Answer:
     """Answers a question, and prints the answer while it is generated."""
-    rows = []
+    prompt = questioner.prompt(videos, question, history)
     words = unknown_words(question, questioner.loaded.processor.tokenizer)
-    if words:
-        say(table({"note": f"it does not know the words {', '.join(words)}"}, INDENT) + "\n")
-
-    def on_prompt(num_prompt_tokens: int) -> None:
-        if with_tokens:
-            say(table({"tokens": questioner.tokens_row(videos, num_prompt_tokens)}, INDENT) + "\n")
-        rows.append(StreamedRow("text", INDENT))
-
-    answer = questioner.ask(videos, question, history, lambda text: rows[0].write(text), on_prompt)
-    rows[0].end()
+    rows = {"note": f"it does not know the words {', '.join(words)}"} if words else {}
+    if with_tokens:
+        rows["tokens"] = questioner.tokens_row(videos, prompt["input_ids"].shape[1])
+    if rows:
+        say(table(rows, INDENT) + "\n")
+    row = StreamedRow("text", INDENT)
+    answer = questioner.answer(question, prompt, row.write)
+    row.end()
     return answer
 
 
