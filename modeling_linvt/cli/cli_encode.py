@@ -18,6 +18,7 @@ from linvt_cli.cli_seeing import (
     WHOLE_VIDEO_NOTE,
     add_reading_options,
     check_reading,
+    frames_of,
     is_memory,
     reading_settings,
     see_video,
@@ -148,8 +149,7 @@ def _encode_stream(
             number += len(piece["video_milliseconds"])
             if number <= next_frame:
                 continue
-            names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
-            encoder.add(**{name: piece[name][known:] for name in names})
+            encoder.add(**frames_of(piece, known))
             if part is not None and time.monotonic() - saved_seconds >= SECONDS_BETWEEN_PARTS:
                 part.save(encoder.closed_part())
                 saved_seconds = time.monotonic()

@@ -197,6 +197,11 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
     return seen
 
 
+def frames_of(piece: Mapping[str, Any], start: int = 0) -> dict[str, Any]:
+    """Returns the frames of a piece from place `start` on, as `StreamingEncoder.add` takes them."""
+    return {name: piece[name][start:] for name in ("pixel_values_videos", "video_milliseconds", "video_shot_ids")}
+
+
 def _keep_all(pieces: list[Mapping[str, Any]], loaded: LoadedModel) -> dict[str, Any]:
     """V of a video, as the fields of [`VideoInputs`]."""
     import torch

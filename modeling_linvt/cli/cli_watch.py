@@ -13,7 +13,14 @@ from linvt_cli.cli_checks import check_video
 from linvt_cli.cli_encode import about_saved, check_memory_output, saved_rows
 from linvt_cli.cli_models import SMALL_MODEL_NOTE, add_model_options, check_model, load_model
 from linvt_cli.cli_output import add_json_option, json_text, say, table
-from linvt_cli.cli_seeing import WHOLE_VIDEO_NOTE, SeenVideo, add_shot_options, check_shot_options, reading_settings
+from linvt_cli.cli_seeing import (
+    WHOLE_VIDEO_NOTE,
+    SeenVideo,
+    add_shot_options,
+    check_shot_options,
+    frames_of,
+    reading_settings,
+)
 
 
 if TYPE_CHECKING:
@@ -78,9 +85,8 @@ def watch(options: argparse.Namespace) -> None:
         for piece in pieces:
             last, seconds = seconds, piece["video_milliseconds"][-1].item() / 1000
             due = seconds + options.every if last is None else due
-            names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
             with _finished_before_interrupt():
-                encoder.add(**{name: piece[name] for name in names})
+                encoder.add(**frames_of(piece))
             answered = seconds >= due
             if answered:
                 _answer(questioner, encoder, options)
