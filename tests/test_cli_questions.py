@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import types
 
 import pytest
 import torch
@@ -268,6 +269,34 @@ def test_an_interrupt_leaves_the_memory_of_what_was_seen(run, saved, tmp_path, m
     found = VideoMemory.load(path)
     assert found.num_frames == 7 and torch.equal(found.seconds, expected.seconds)
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0, 0.0005, 0.5, 1])
+def test_an_interrupt_while_it_waits_leaves_all_that_came(run, saved, tmp_path, monkeypatch, share):
+    """FFmpeg, inside of which it comes, passes it on to nobody."""
+    folder, model, processor = saved()
+    video = write_video(tmp_path / "clip.ts", random_video(200, height=144, width=256))
+    content = video.read_bytes()
+
+    class Interrupted(io.BytesIO):
+        def read1(self, size=-1):
+            piece = super().read1(size)
+            if not piece:
+                raise KeyboardInterrupt
+            return piece
+
+        def fileno(self):
+            raise OSError
+
+    stdin = types.SimpleNamespace(buffer=Interrupted(content[: int(share * len(content))]))
+    monkeypatch.setattr("sys.stdin", stdin)
+    path = tmp_path / f"seen{SUFFIX}"
+    code, output, errors = run("watch", "-", "Who?", "--model", folder, "--every", 60, "--memory", path)
+    if share < 0.5:  # too little for a frame
+        assert (code, output, path.exists()) == (130, "", False) and errors.endswith("linvt watch: interrupted\n")
+        return
+    assert code == 0 and f"saved   {path}" in output and "Traceback" not in errors, errors
+    assert VideoMemory.load(path).num_frames == (20 if share == 1 else pytest.approx(10, abs=2))
 
 
 def test_an_interrupt_before_the_first_frame_is_one(run, saved, video_file, monkeypatch):

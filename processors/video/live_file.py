@@ -20,7 +20,8 @@ _LOOK_SECONDS = 0.05
 class LiveFile:
     """
     The part of a Python file that FFmpeg needs, for what is still coming. Where more does not come, for whatever
-    reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened.
+    reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened, and
+    `interrupt` is the `KeyboardInterrupt` if it was that, which FFmpeg passes on to nobody.
 
     Args:
         receive (`Callable[[int], bytes]`): Waits for at most this many bytes; none are the end.
@@ -31,6 +32,7 @@ class LiveFile:
         self._receive = receive
         self._stall_seconds = stall_seconds
         self.ending: str | None = None
+        self.interrupt: KeyboardInterrupt | None = None
         self.head = b""
         while len(self.head) < HEAD_BYTES and (piece := self._next(HEAD_BYTES - len(self.head))):
             self.head += piece
@@ -38,7 +40,11 @@ class LiveFile:
 
     def read(self, size: int) -> bytes:
         if not self._unread:
-            return self._next(size)
+            try:
+                return self._next(size)
+            except KeyboardInterrupt as interrupt:
+                self.ending, self.interrupt = "was interrupted", interrupt
+                return b""
         piece, self._unread = self._unread[:size], self._unread[size:]
         return piece
 

@@ -213,7 +213,12 @@ def _received(live: LiveSource, stall_seconds: float) -> Iterator[LiveFile]:
             receive = receive_file(stack.enter_context(open_pipe(file.content)), seconds)
         else:
             receive = receive_growing(stack.enter_context(open_growing(file.content)), stall_seconds)
-        yield LiveFile(receive, stall_seconds)
+        received = LiveFile(receive, stall_seconds)
+        try:
+            yield received
+        finally:
+            if received.interrupt is not None:  # now that all frames have come
+                raise received.interrupt
 
 
 def _check_head(live: LiveSource, file: LiveFile) -> str:
