@@ -55,6 +55,8 @@ def test_errors_in_arguments_and_paths_import_nothing_slow(tmp_path):
         "": "required: command",
         "aks clip.mp4 what?": "invalid choice: 'aks'",
         "ask clip.mp4": "required: question",
+        "ask nothing.mp4 --uniform what?": "Cannot read a video from 'nothing.mp4': there is no such file",
+        "ask clip.mp4 --uniform nothing.mp4 --questions clip.mp4": "Cannot read a video from 'nothing.mp4'",
         "ask clip.mp4 what? --unifrom": "--unifrom",
         "ask nothing.mp4 what?": "Cannot read a video from 'nothing.mp4': there is no such file",
         "ask clip.mp4 what? --model ./nothing": "there is no folder ./nothing",
