@@ -22,7 +22,7 @@ from transformers import AutoProcessor, HfArgumentParser
 
 from linvt import LinVTForConditionalGeneration
 from linvt.configuration.input_values import IGNORED_LABEL
-from linvt_cli.cli_ask import SMALL_MODEL
+from linvt_cli.cli_models import SMALL_MODEL
 
 
 @dataclass
