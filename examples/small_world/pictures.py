@@ -17,7 +17,7 @@ LONG_ROWS = {
     "density peaks, 28": ("long, density peaks, 28 tokens", "untrained"),
     "uniform frames, 28": ("long, uniform frames, 28 tokens", "untrained"),
     "merging, LoRA": ("long, merging, LoRA alone", "tuned"),
-    "LinVT, LoRA": ("long, LinVT from merging", "tuned"),
+    "LinVT, LoRA": ("long, LinVT from merging, seen once", "tuned"),
     "TTA on all, LoRA": ("long, TTA from merging", "tuned"),
 }
 TRAINED = ("LinVT from merging", "merging, LoRA alone")

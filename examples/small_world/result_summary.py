@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from small_world.compared_rows import LINVT, LINVT_WITH_LORA, MERGING, MERGING_WITH_LORA, merging_of_kept
+from small_world.compared_rows import (
+    LINVT,
+    LINVT_SEEN_ONCE_WITH_LORA,
+    LINVT_WITH_LORA,
+    MERGING,
+    MERGING_WITH_LORA,
+    merging_of_kept,
+)
 from small_world.run_results import Results
 from small_world.world_rows import BUDGETS, KEPT
 
@@ -35,14 +42,14 @@ def summary(results: Results) -> str:
         "long_more": told("long, merging, 56 tokens", untrained),
         "long_uniform": told("long, uniform frames, 28 tokens", untrained),
         "long_average": told("long, average tokens, 28 tokens", untrained),
-        "long_trained": told(*long(LINVT_WITH_LORA)),
+        "long_trained": told(*long(LINVT_SEEN_ONCE_WITH_LORA)),
         "long_blind": told("long, question only", "tuned"),
         "place_28": _by_place(results, *long(MERGING)),
         "place_56": _by_place(results, "long, merging, 56 tokens", untrained),
-        "place_trained": _by_place(results, *long(LINVT_WITH_LORA)),
+        "place_trained": _by_place(results, *long(LINVT_SEEN_ONCE_WITH_LORA)),
         "long_kept_number": KEPT["long"],
         "long_kept": told(*long(merging_of_kept("long"))),
-        "long_memory": results.difference(long(LINVT_WITH_LORA), ("long, TTA from merging", "tuned")),
+        "long_memory": results.difference(long(LINVT_SEEN_ONCE_WITH_LORA), ("long, TTA from merging", "tuned")),
         "motion": told(*MERGING, "motion"),
         "change": told(*MERGING, "change"),
         "order": told(*MERGING, "order"),
