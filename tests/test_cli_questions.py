@@ -101,6 +101,19 @@ def test_many_questions_about_a_video_that_is_seen_once(run, saved, video_file, 
     assert [line[8:] for line in output.splitlines() if line.startswith("asked")] == QUESTIONS
 
 
+def test_files_of_questions_are_text_in_utf8(run, saved, video_file, tmp_path):
+    folder, *_ = saved()
+    file = tmp_path / "questions.txt"
+    asked = ("ask", video_file(6), "--questions", file, "--model", folder, "--max-new-tokens", 2, "--json")
+    file.write_text("Who is there?\nWhere?", encoding="utf-8-sig")  # as editors of Windows do
+    code, output, _ = run(*asked)
+    questions = [json.loads(line)["question"] for line in output.splitlines()]
+    assert code == 0 and questions == ["Who is there?", "Where?"]
+    file.write_text("O\u00f9 est-il ?", encoding="latin-1")
+    code, output, errors = run(*asked)
+    assert (code, output) == (2, "") and "questions.txt is no text in UTF-8" in errors
+
+
 @pytest.mark.parametrize("kind", ["shot", "no_svr"])
 def test_several_videos_and_memories_in_one_question(run, saved, video_file, tmp_path, monkeypatch, kind):
     folder, model, processor = saved(kind)
