@@ -26,7 +26,8 @@ def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
     They are computed once, and again after weights or settings have changed, for a question about a memory takes less
     time than reading all weights.
     """
-    tensors = [*image_llm_family(model.image_llm).encoder_tensors().values(), *model.video_tokenizer.parameters()]
+    encoder = image_llm_family(model.image_llm).encoder_tensors()
+    tensors = [*encoder.values(), *_scorer_tensors(model.video_tokenizer).values()]
     # PyTorch counts what is done to a tensor in place; one that takes another's place has another address.
     state: list = [(t.data_ptr(), t._version, t.dtype) for t in tensors if isinstance(t, torch.Tensor)]
     state.append(model.config.to_json_string())
@@ -68,9 +69,14 @@ def scorer_fingerprint(video_tokenizer: LinVTVideoModel) -> str:
     settings = {name: getattr(config, name) for name in names}
     if video_tokenizer.merges and not bool(video_tokenizer.refiner.score_weight.any()):
         return _digest({**settings, "temporal_attention": None, "num_attention_heads": None}, {})
-    parts = ("token_norm.", "token_proj.", "time_proj.", "place_proj.", "refiner.")
-    weights = {name: weight for name, weight in video_tokenizer.state_dict().items() if name.startswith(parts)}
-    return _digest(settings, weights)
+    return _digest(settings, _scorer_tensors(video_tokenizer))
+
+
+def _scorer_tensors(video_tokenizer: LinVTVideoModel) -> dict[str, torch.Tensor]:
+    """Weights that scores depend on. PEFT wraps a video tokenizer that it trains, and hands out its active parts."""
+    parts = ("token_norm", "token_proj", "time_proj", "place_proj", "refiner")
+    tensors = {part: getattr(video_tokenizer, part).state_dict() for part in parts}
+    return {f"{part}.{name}": tensor for part in parts for name, tensor in tensors[part].items()}
 
 
 def _digest(settings: dict, tensors: dict) -> str:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.fingerprints import memory_fingerprints
 from linvt.frame_clips import clip_seconds, frame_clips
 from linvt.video_tokenizer.kept_tokens import best_places
-from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 from linvt.video_tokenizer.video_memory import VideoMemory
 
 
@@ -248,9 +248,10 @@ def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
 
 
 def _check_remembers(model: PreTrainedModel) -> None:
-    tokenizer = model.video_tokenizer
-    if not isinstance(tokenizer, LinVTVideoModel) or tokenizer.refiner is None:
-        kind = "is RED-VILLM's" if not isinstance(tokenizer, LinVTVideoModel) else "has no SVR (use_svr=False)"
+    # The configuration says it; the class of a module is another where PEFT wraps it.
+    config = model.config.video_tokenizer_config
+    if not isinstance(config, LinVTVideoConfig) or not config.use_svr:
+        kind = "has no SVR (use_svr=False)" if isinstance(config, LinVTVideoConfig) else "is RED-VILLM's"
         raise ValueError(f"The video tokenizer {kind}, so it keeps no tokens to remember; give frames each time.")
 
 

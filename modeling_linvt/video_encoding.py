@@ -114,6 +114,10 @@ class VideoEncodingMixin:
                 [`LinVTVideoProcessor.iter_video`] gives them, or as the only piece what the processor returns of one
                 video: `pixel_values_videos`, `video_milliseconds` and `video_shot_ids`.
 
+        Raises:
+            `TypeError`: If it is given something else, such as the path of a video.
+            `ValueError`: If the pieces are not those of one video, in order, or the model keeps no tokens.
+
         Example:
 
         ```python
@@ -123,6 +127,13 @@ class VideoEncodingMixin:
         """
         encoder = StreamingEncoder(self)
         for piece in pieces:
+            if not isinstance(piece, Mapping) or not {"pixel_values_videos", "video_milliseconds"} <= piece.keys():
+                found = f"{type(piece).__name__} of {[*piece]}" if isinstance(piece, Mapping) else type(piece).__name__
+                raise TypeError(
+                    f"A piece of a video is a {found}; expected a mapping with pixel_values_videos and "
+                    "video_milliseconds. Give see(processor.video_processor.iter_video(VIDEO, fps=1.0)), or "
+                    "see([processor.video_processor(VIDEO)])."
+                )
             if len(piece.get("video_num_frames", (0,))) != 1:
                 raise ValueError(f"A piece holds {len(piece['video_num_frames'])} videos; a memory is of one video.")
             names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
