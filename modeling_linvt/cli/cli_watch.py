@@ -19,6 +19,7 @@ from linvt_cli.cli_seeing import (
     add_shot_options,
     check_shot_options,
     frames_of,
+    is_memory,
     reading_settings,
 )
 
@@ -49,6 +50,8 @@ def add_watch_command(commands: argparse._SubParsersAction) -> None:
 def check_watch(options: argparse.Namespace) -> None:
     if not options.every > 0:
         raise ValueError(f"--every is {options.every:g}; give a number of seconds above 0.")
+    if is_memory(options.source):
+        raise ValueError(f"{options.source} is a memory, which nothing is added to; give it to `linvt ask`.")
     if options.source != "-" and options.format is None:
         check_video(options.source)
     if options.memory is not None:
