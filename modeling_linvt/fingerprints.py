@@ -27,9 +27,12 @@ def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
     time than reading all weights.
     """
     encoder = image_llm_family(model.image_llm).encoder_tensors()
-    tensors = [*encoder.values(), *_scorer_tensors(model.video_tokenizer).values()]
+    values = (*encoder.values(), *_scorer_tensors(model.video_tokenizer).values())
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if any(tensor.is_inference() for tensor in tensors):  # made in inference mode, where changes are not counted
+        return encoder_fingerprint(model), scorer_fingerprint(model.video_tokenizer)
     # PyTorch counts what is done to a tensor in place; one that takes another's place has another address.
-    state: list = [(t.data_ptr(), t._version, t.dtype) for t in tensors if isinstance(t, torch.Tensor)]
+    state: list = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
     state.append(model.config.to_json_string())
     known, fingerprints = _KNOWN.get(model, (None, ("", "")))
     if known != state:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_families import FAMILIES, random_video, user_turn
 from transformers import pipeline
 
+from linvt import LinVTForConditionalGeneration
 from linvt.streaming_encoder import StreamingEncoder
 from linvt.training.training_stages import lora_for_instruction
 from linvt.video_tokenizer.video_memory import VideoMemory
@@ -382,8 +383,6 @@ def test_a_memory_of_another_model_is_refused_with_the_reason(make_linvt, make_u
 
 @pytest.mark.parametrize("settings", [{"model_type": "red_villm_video"}, {"use_svr": False, "multi_scale": "single"}])
 def test_who_keeps_no_tokens_has_no_memory(image_llm, settings):
-    from linvt import LinVTForConditionalGeneration
-
     model = LinVTForConditionalGeneration.from_image_llm(image_llm("llava")[0], settings)
     with pytest.raises(ValueError, match="keeps no tokens"):
         model.see([])
@@ -406,6 +405,16 @@ def test_a_video_tokenizer_that_peft_wraps_sees_and_remembers(make_linvt, ask):
         torch.testing.assert_close(tuned(**inputs).logits, expected)
     with pytest.raises(ValueError, match="another SVR"):
         tuned(**inputs)
+
+
+@torch.inference_mode()
+def test_a_model_that_is_made_in_inference_mode_sees_and_notices_changes(image_llm):
+    torch.manual_seed(0)
+    model = LinVTForConditionalGeneration.from_image_llm(image_llm("llava")[0], {"hidden_size": 32}).eval()
+    memory = model.see([video_of(None)])
+    assert memory.scorer == model.see([video_of(None)]).scorer
+    next(model.image_llm.model.vision_tower.parameters()).add_(1)
+    assert model.see([video_of(None)]).encoder != memory.encoder
 
 
 @pytest.mark.parametrize("memories", [["x.memory.safetensors"], [{}], "x.memory.safetensors", 3])
