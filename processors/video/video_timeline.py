@@ -85,7 +85,7 @@ class Timeline:
         keyframes (`list[tuple[int, int, int]]`):
             (frame number, pts, dts) of the frames that can be sought, ascending.
         num_lost_frames (`int`):
-            Frames that the file should have and that cannot be had.
+            Frames that the file should have and that cannot be decoded.
         has_usable_timestamps (`bool`):
             `False` if the times had to be computed from the frame rate that the file states.
         stated_seconds (`float`):
@@ -249,7 +249,7 @@ def frames_cut_off(stream: VideoStream, log: PacketLog, num_frames: int, end_sec
 
     Args:
         log ([`PacketLog`]): Of all packets.
-        num_frames (`int`): Frames that were had, at least 1.
+        num_frames (`int`): Frames that were decoded, at least 1.
         end_seconds (`float`): End of the last one, since the first.
     """
     # The index also counts the frames behind the point where the file was cut off, but so it does frames that an edit
