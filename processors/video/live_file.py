@@ -57,7 +57,7 @@ class LiveFile:
             except TimeoutError:
                 self.ending = describe_stall(self._stall_seconds)
             except (OSError, ValueError, http.client.HTTPException) as error:
-                self.ending = f"broke off ({getattr(error, 'strerror', None) or error})"
+                self.ending = f"broke off ({describe_error(error)})"
         return piece
 
 
@@ -135,6 +135,11 @@ def open_growing(path: Path) -> BinaryIO:
     return path.open("rb", buffering=0)
 
 
+def describe_error(error: Exception | None) -> object:
+    """Returns the reason of an error without numbers and names of files."""
+    return getattr(error, "strerror", None) or error
+
+
 def describe_stall(stall_seconds: float) -> str:
     """Returns the end of a sentence on a source that gave nothing for so long."""
     return f"gave nothing for {stall_seconds:g} s"
@@ -142,6 +147,7 @@ def describe_stall(stall_seconds: float) -> str:
 
 __all__ = [
     "LiveFile",
+    "describe_error",
     "describe_stall",
     "is_pipe",
     "open_growing",
