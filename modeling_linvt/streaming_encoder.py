@@ -1,6 +1,7 @@
 """Encodes a video piece by piece, in memory that does not grow with it, and keeps the best frame tokens."""
 
 import copy
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -60,7 +61,7 @@ class StreamingEncoder:
     """
 
     def __init__(self, model: PreTrainedModel, closed: ClosedPart | None = None):
-        _check_remembers(model)
+        check_keeps_tokens(model)
         self.model = model
         self.by_shot = model.video_tokenizer.scores_shot_by_shot
         self._fingerprints = memory_fingerprints(model)
@@ -188,6 +189,31 @@ class StreamingEncoder:
         self._closed = memory
 
 
+def piece_frames(piece: Mapping[str, torch.Tensor], start: int = 0) -> dict[str, torch.Tensor]:
+    """
+    Returns the frames of a piece, as [`StreamingEncoder.add`] takes them.
+
+    Args:
+        piece (`Mapping[str, torch.Tensor]`): As [`LinVTVideoProcessor.iter_video`] gives it.
+        start (`int`, *optional*, defaults to 0): Frames of the piece to leave out, from its first on.
+
+    Raises:
+        `TypeError`: If it is something else, such as the path of a video.
+        `ValueError`: If it holds several videos.
+    """
+    if not isinstance(piece, Mapping) or not {"pixel_values_videos", "video_milliseconds"} <= piece.keys():
+        found = f"{type(piece).__name__} of {[*piece]}" if isinstance(piece, Mapping) else type(piece).__name__
+        raise TypeError(
+            f"A piece of a video is a {found}; expected a mapping with pixel_values_videos and video_milliseconds. Give "
+            "see(processor.video_processor.iter_video(VIDEO, fps=1.0)), or see([processor.video_processor(VIDEO)])."
+        )
+    num_videos = len(piece.get("video_num_frames", (0,)))
+    if num_videos != 1:
+        raise ValueError(f"A piece holds {num_videos} videos; a memory is of one video.")
+    names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
+    return {name: piece[name][start:] for name in names if name in piece}
+
+
 @torch.no_grad()
 def keep_best(
     model: PreTrainedModel,
@@ -237,7 +263,7 @@ def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
     Raises:
         `ValueError`: If its tokens come from another encoder, or were chosen by another SVR.
     """
-    _check_remembers(model)
+    check_keeps_tokens(model)
     encoder, scorer = memory_fingerprints(model)
     for made_by, found, expected in (("encoder", memory.encoder, encoder), ("SVR", memory.scorer, scorer)):
         if found != expected:
@@ -247,12 +273,32 @@ def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
             )
 
 
-def _check_remembers(model: PreTrainedModel) -> None:
+def keeps_tokens(model: PreTrainedModel) -> bool:
+    """Returns whether a model chooses tokens of a video, which are then all that has to be remembered of it."""
     # The configuration says it; the class of a module is another where PEFT wraps it.
     config = model.config.video_tokenizer_config
-    if not isinstance(config, LinVTVideoConfig) or not config.use_svr:
-        kind = "has no SVR (use_svr=False)" if isinstance(config, LinVTVideoConfig) else "is RED-VILLM's"
+    return isinstance(config, LinVTVideoConfig) and config.use_svr
+
+
+def check_keeps_tokens(model: PreTrainedModel) -> None:
+    """
+    Refuses a model that cannot remember a video.
+
+    Raises:
+        `ValueError`: If its video tokenizer keeps no tokens, as RED-VILLM or one without SVR.
+    """
+    if not keeps_tokens(model):
+        is_linvt = isinstance(model.config.video_tokenizer_config, LinVTVideoConfig)
+        kind = "has no SVR (use_svr=False)" if is_linvt else "is RED-VILLM's"
         raise ValueError(f"The video tokenizer {kind}, so it keeps no tokens to remember; give frames each time.")
 
 
-__all__ = ["ClosedPart", "StreamingEncoder", "check_memory", "keep_best"]
+__all__ = [
+    "ClosedPart",
+    "StreamingEncoder",
+    "check_keeps_tokens",
+    "check_memory",
+    "keep_best",
+    "keeps_tokens",
+    "piece_frames",
+]

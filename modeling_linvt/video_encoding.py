@@ -1,7 +1,7 @@
 """Encodes videos: frames to V by the image-LLM's encoder, V to video tokens by the video tokenizer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,14 +13,21 @@ from linvt.frame_clips import clip_seconds, frame_clips
 from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family, projector_family
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_frame_tokens, blank_video_tokens
-from linvt.streaming_encoder import StreamingEncoder, check_memory
+from linvt.streaming_encoder import StreamingEncoder, check_memory, piece_frames
 from linvt.video_inputs import VideoInputs
 from linvt.video_tokenizer.kept_tokens import ScoredTokens
 from linvt.video_tokenizer.video_memory import VideoMemory
 
 
-# Videos that go through the video tokenizer together, by number; its first inputs; and what was kept, of memories.
-_Group: TypeAlias = tuple[list[int], tuple, ScoredTokens | None]
+class _Group(NamedTuple):
+    """Videos that go through the video tokenizer together, by number, and its inputs: of frames, or of memories."""
+
+    numbers: list[int]
+    grid: tuple[int, int]
+    frame_tokens: torch.Tensor | None = None
+    frame_seconds: torch.Tensor | None = None
+    shot_ids: torch.Tensor | None = None
+    kept_tokens: ScoredTokens | None = None
 
 
 class VideoEncodingMixin:
@@ -106,7 +113,7 @@ class VideoEncodingMixin:
 
     def see(self, pieces: Iterable[Mapping[str, torch.Tensor]]) -> VideoMemory:
         """
-        Sees one video, and remembers it: the tokens that SVR keeps, which stand for the video in any later prompt.
+        Sees one video, and returns its memory: the tokens that SVR keeps, which stand for it in any later prompt.
         What is held in the process does not grow with the length of the video; see [`StreamingEncoder`].
 
         Args:
@@ -127,17 +134,7 @@ class VideoEncodingMixin:
         """
         encoder = StreamingEncoder(self)
         for piece in pieces:
-            if not isinstance(piece, Mapping) or not {"pixel_values_videos", "video_milliseconds"} <= piece.keys():
-                found = f"{type(piece).__name__} of {[*piece]}" if isinstance(piece, Mapping) else type(piece).__name__
-                raise TypeError(
-                    f"A piece of a video is a {found}; expected a mapping with pixel_values_videos and "
-                    "video_milliseconds. Give see(processor.video_processor.iter_video(VIDEO, fps=1.0)), or "
-                    "see([processor.video_processor(VIDEO)])."
-                )
-            if len(piece.get("video_num_frames", (0,))) != 1:
-                raise ValueError(f"A piece holds {len(piece['video_num_frames'])} videos; a memory is of one video.")
-            names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
-            encoder.add(**{name: piece[name] for name in names if name in piece})
+            encoder.add(**piece_frames(piece))
         return encoder.memory()
 
     def _frame_tokens_of_videos(
@@ -174,31 +171,32 @@ class VideoEncodingMixin:
             groups += self._groups_of_frames(videos, clips, tokens, grid)
         groups += self._groups_of_memories(videos.memories)
         outputs, order = [], []
-        for group, inputs, kept_tokens in groups:
+        for group in groups:
+            frame_tokens, kept_tokens = group.frame_tokens, group.kept_tokens
             embeds, mask = None, None
             if instruction_embeds is not None:
-                device = (inputs[0] if kept_tokens is None else kept_tokens.tokens).device
-                embeds, mask = pad_texts([instruction_embeds[video] for video in group], device)
+                device = (frame_tokens if kept_tokens is None else kept_tokens.tokens).device
+                embeds, mask = pad_texts([instruction_embeds[video] for video in group.numbers], device)
             asked: dict[str, Any] = {
                 "output_token_weights": output_token_weights,
                 "num_video_tokens": num_video_tokens,
             }
-            if kept_tokens is not None:
+            if kept_tokens is not None:  # of which RED-VILLM knows nothing
                 asked["kept_tokens"] = kept_tokens
             ranks.announce()
+            inputs = (frame_tokens, group.grid, group.frame_seconds, group.shot_ids, embeds, mask)
             # Returns no tuple, whatever its own configuration says.
-            outputs.append(self.video_tokenizer(*inputs, embeds, mask, **asked, return_dict=True))
-            order += group
+            outputs.append(self.video_tokenizer(*inputs, **asked, return_dict=True))
+            order += group.numbers
         back = [order.index(video) for video in range(len(videos))]  # to the order of the prompts
-        video_tokens = torch.cat([output.video_tokens for output in outputs]) if len(outputs) > 1 else None
-        features = LinVTVideoFeatures(
-            pooler_output=outputs[0].video_tokens if video_tokens is None else video_tokens[back],
-            token_grid=groups[0][1][1],
-        )
+        video_tokens = outputs[0].video_tokens
+        if len(outputs) > 1:
+            video_tokens = torch.cat([output.video_tokens for output in outputs])[back]
+        features = LinVTVideoFeatures(pooler_output=video_tokens, token_grid=groups[0].grid)
         for name in ("token_weights", "token_scores", "relevance_keys"):
             rows = []
-            for output, (group, *_) in zip(outputs, groups, strict=True):
-                rows += [None] * len(group) if output.get(name) is None else list(output[name])
+            for output, group in zip(outputs, groups, strict=True):
+                rows += [None] * len(group.numbers) if output.get(name) is None else list(output[name])
             if any(row is not None for row in rows):  # of a memory, SVR gives no scores any more
                 features[name] = tuple(rows[place] for place in back)
         return features
@@ -217,13 +215,13 @@ class VideoEncodingMixin:
         per_video = tokens.split(lengths)
         for length in sorted(set(lengths)):
             group = [place for place in range(len(clips)) if lengths[place] == length]
-            inputs = (
-                _stack([per_video[place] for place in group]).to(device),
+            yield _Group(
+                [numbers[place] for place in group],
                 grid,
+                _stack([per_video[place] for place in group]).to(device),
                 _stack([seconds[place] for place in group]).to(device),
                 None if shots is None else _stack([shots[place] for place in group]).to(device),
             )
-            yield [numbers[place] for place in group], inputs, None
 
     def _groups_of_memories(self, memories: list[VideoMemory | None]) -> Iterator[_Group]:
         """The same of memories with equally many tokens."""
@@ -236,7 +234,7 @@ class VideoEncodingMixin:
         for (_, grid), group in groups.items():
             parts = zip(*(scored for _, scored in group), strict=True)
             kept = ScoredTokens(*(torch.cat(values) for values in parts))
-            yield [number for number, _ in group], (None, grid, None, None), kept
+            yield _Group([number for number, _ in group], grid, kept_tokens=kept)
 
     # A compiled training step would leave gradients off for good: the code around this call is compiled in pieces, and
     # a piece that begins inside of `set_grad_enabled` does not end it (PyTorch 2.14).

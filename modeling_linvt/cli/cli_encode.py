@@ -18,7 +18,6 @@ from linvt_cli.cli_seeing import (
     WHOLE_VIDEO_NOTE,
     add_reading_options,
     check_reading,
-    frames_of,
     is_memory,
     reading_settings,
     see_video,
@@ -78,10 +77,10 @@ def encode(options: argparse.Namespace) -> dict:
     Sees a video and saves a memory of it: the frame tokens that the model keeps, which stand for the video in every
     later question. With --fps, a process that was killed goes on where it was when it is started again.
     """
-    from linvt.streaming_encoder import StreamingEncoder
+    from linvt.streaming_encoder import check_keeps_tokens
 
     loaded, output = load_model(options), Path(options.output)
-    StreamingEncoder(loaded.model)  # which refuses a model that keeps no tokens
+    check_keeps_tokens(loaded.model)
     fps, num_resumed_frames = stream_fps(loaded, options), 0
     if fps is None:
         memory: Any = see_video(loaded, options.video, options, hidden=options.json).memory
@@ -128,7 +127,7 @@ def _encode_stream(
     is read in any case, since shots depend on what was before; it is the encoder that takes the time.
     """
     from linvt.progress import Progress
-    from linvt.streaming_encoder import StreamingEncoder
+    from linvt.streaming_encoder import StreamingEncoder, piece_frames
 
     settings = reading_settings(loaded, options)
     part = _part_file(loaded, options.video, {**settings, "fps": fps}, output)
@@ -149,7 +148,7 @@ def _encode_stream(
             number += len(piece["video_milliseconds"])
             if number <= next_frame:
                 continue
-            encoder.add(**frames_of(piece, known))
+            encoder.add(**piece_frames(piece, known))
             if part is not None and time.monotonic() - saved_seconds >= SECONDS_BETWEEN_PARTS:
                 part.save(encoder.closed_part())
                 saved_seconds = time.monotonic()

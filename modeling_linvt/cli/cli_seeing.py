@@ -177,6 +177,7 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
     import torch
 
     from linvt.frame_clips import frame_clips
+    from linvt.streaming_encoder import keeps_tokens
 
     frames: list[dict] = []
 
@@ -186,7 +187,7 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
             frames.extend({"seconds": time / 1000, "shot": shot} for time, shot in zip(times, shots, strict=True))
             yield piece
 
-    if keeps_tokens(loaded):
+    if keeps_tokens(loaded.model):
         memory: Any = loaded.model.see(noted())
         seen, (rows, columns) = SeenVideo(source, memory), memory.grid
     else:
@@ -195,11 +196,6 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
     clips = frame_clips(torch.tensor([frame["shot"] for frame in frames]), loaded.model.config.frames_per_patch)
     seen.frames, seen.num_frame_tokens = frames, len(clips) * rows * columns
     return seen
-
-
-def frames_of(piece: Mapping[str, Any], start: int = 0) -> dict[str, Any]:
-    """Returns the frames of a piece from place `start` on, as `StreamingEncoder.add` takes them."""
-    return {name: piece[name][start:] for name in ("pixel_values_videos", "video_milliseconds", "video_shot_ids")}
 
 
 def _keep_all(pieces: list[Mapping[str, Any]], loaded: LoadedModel) -> dict[str, Any]:
@@ -211,14 +207,6 @@ def _keep_all(pieces: list[Mapping[str, Any]], loaded: LoadedModel) -> dict[str,
         tokens, grid = loaded.model.encode_video(video.pop("pixel_values_videos"), video["video_shot_ids"])
     video["video_num_frames"] = video["video_num_frames"].sum()[None]
     return {**video, "video_frame_tokens": tokens, "video_token_grid": torch.tensor([grid])}
-
-
-def keeps_tokens(loaded: LoadedModel) -> bool:
-    """Returns whether the model chooses tokens of a video, which are then all that has to be remembered of it."""
-    from linvt.configuration.configuration_linvt import LinVTVideoConfig
-
-    config = loaded.model.config.video_tokenizer_config
-    return isinstance(config, LinVTVideoConfig) and config.use_svr
 
 
 def _times(frames: list[dict]) -> str:

@@ -18,7 +18,6 @@ from linvt_cli.cli_seeing import (
     SeenVideo,
     add_shot_options,
     check_shot_options,
-    frames_of,
     is_memory,
     reading_settings,
 )
@@ -66,7 +65,7 @@ def watch(options: argparse.Namespace) -> None:
     until the source ends, or until Ctrl-C. --json prints one object per answer, each on a line of its own.
     """
     from linvt.processors.video.live_source import LiveSource
-    from linvt.streaming_encoder import StreamingEncoder
+    from linvt.streaming_encoder import StreamingEncoder, piece_frames
 
     loaded = load_model(options)
     questioner = Questioner(loaded, options)
@@ -89,7 +88,7 @@ def watch(options: argparse.Namespace) -> None:
             last, seconds = seconds, piece["video_milliseconds"][-1].item() / 1000
             due = seconds + options.every if last is None else due
             with _finished_before_interrupt():
-                encoder.add(**frames_of(piece))
+                encoder.add(**piece_frames(piece))
             answered = seconds >= due
             if answered:
                 _answer(questioner, encoder, options)
