@@ -1,8 +1,9 @@
-"""Names for what V and the scores of its tokens depend on, so that tokens on disk are never taken for those of another
-model."""
+"""Fingerprints of what V and the scores of its tokens depend on, so that tokens on disk are never taken for those of
+another model."""
 
 import hashlib
 import json
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,15 +17,15 @@ from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 # (the weights say in which they are). It may change while a model is saved and loaded.
 _IRRELEVANT = {"text_config", "_name_or_path", "architectures", "dtype", "transformers_version"}
 
-
 _KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[list, tuple[str, str]]] = WeakKeyDictionary()
 
 
 def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
     """
-    Returns [`encoder_fingerprint`] and [`scorer_fingerprint`] of a LinVT model: what a memory of a video is known by.
-    They are computed once, and again after weights or settings have changed, for a question about a memory takes less
-    time than reading all weights.
+    Returns [`encoder_fingerprint`] and [`scorer_fingerprint`] of a LinVT model, by which it knows its memories.
+
+    They are computed once, and again after weights or settings have changed: a question about a memory takes less time
+    than reading all weights.
     """
     encoder = image_llm_family(model.image_llm).encoder_tensors()
     values = (*encoder.values(), *_scorer_tensors(model.video_tokenizer).values())
@@ -43,7 +44,7 @@ def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
 
 def encoder_fingerprint(model: PreTrainedModel) -> str:
     """
-    A hash of the weights and the settings of the vision encoder and the projector of a LinVT model, 64 characters.
+    Hashes the weights and the settings of the vision encoder and the projector of a LinVT model, to 64 characters.
 
     All weights are read, which for an encoder of 1 GB takes some seconds: a sample of them would not notice a change
     of the others. Weights that are sharded over ranks have to be whole, so this comes before FSDP or ZeRO-3.
@@ -62,10 +63,14 @@ def encoder_fingerprint(model: PreTrainedModel) -> str:
 
 def scorer_fingerprint(video_tokenizer: LinVTVideoModel) -> str:
     """
-    A hash of the weights and the settings that scores of SVR depend on, 64 characters. Where nothing is learnt, scores
+    Hashes the weights and the settings that scores of SVR depend on, to 64 characters. Where nothing is learnt, scores
     are the prior, and weights do not count.
 
-    Raises: As [`encoder_fingerprint`].
+    Args:
+        video_tokenizer ([`LinVTVideoModel`]): With SVR.
+
+    Raises:
+        `ValueError`: As [`encoder_fingerprint`].
     """
     config = video_tokenizer.config
     names = ("start", "top_k", "max_shot_frames", "use_tta", "temporal_attention", "num_attention_heads")
@@ -97,7 +102,7 @@ def _digest(settings: dict, tensors: dict) -> str:
     return digest.hexdigest()
 
 
-def _relevant(fields):
+def _relevant(fields: Any) -> Any:
     """Settings at all depths without the irrelevant ones."""
     if isinstance(fields, dict):
         return {name: _relevant(value) for name, value in fields.items() if name not in _IRRELEVANT}

@@ -97,7 +97,10 @@ def add_shot_options(command: argparse.ArgumentParser) -> None:
 
 def check_reading(options: argparse.Namespace, sources: list[str]) -> None:
     """
+    Refuses sources and options by which nothing can be read.
+
     Raises:
+        `FileNotFoundError`: If there is no such file or folder.
         `ValueError`: If options say how to read videos, and all that is given are memories, which were read before.
     """
     for source in sources:
@@ -118,6 +121,7 @@ def check_shot_options(options: argparse.Namespace) -> None:
 
 
 def is_memory(source: str) -> bool:
+    """Tells by its name whether a source is a memory of a video."""
     return source.endswith(MEMORY_SUFFIX)
 
 

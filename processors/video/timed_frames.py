@@ -114,7 +114,10 @@ class TimedFrames:
 
     @cached_property
     def pictures(self) -> FramePictures:
-        """Of the frames; asked for when the first is there, which tells the shape of its pixels for sure."""
+        """
+        Returns what turns frames into pictures, to be asked for when the first frame is there: that is when the shape
+        of its pixels is known for sure.
+        """
         return FramePictures(self.name, self.stream.sample_aspect_ratio)
 
     def seek(self, keyframe: _Keyframe) -> bool:
