@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_PARTS = 10.0
 
-_FRAME_SETTINGS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
-
 
 def add_encode_command(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("encode", help="see a video once, to ask about it later", description=encode.__doc__)
@@ -162,6 +151,7 @@ def _encode_stream(
 def _part_file(loaded: LoadedModel, video: str, settings: dict, output: Path) -> PartFile | None:
     """The part file of a video; `None` of what can be read only once, which no other process can go on with."""
     from linvt.fingerprints import memory_fingerprints
+    from linvt.processors.video.frame_pixels import PIXEL_SETTINGS
     from linvt.processors.video.live_source import resolve_live
     from linvt.training.video_identity import shot_detector_identity, video_identity
 
@@ -180,6 +170,6 @@ def _part_file(loaded: LoadedModel, video: str, settings: dict, output: Path) ->
         "device": str(loaded.model.device),
         "fps": str(settings["fps"]),
         "shot detection": shots,
-        "frame size or normalisation": json.dumps({name: frames[name] for name in _FRAME_SETTINGS}),
+        "frame size or normalisation": json.dumps({name: frames[name] for name in PIXEL_SETTINGS}),
     }
     return PartFile(output, made_of)

@@ -12,6 +12,18 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+PIXEL_SETTINGS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+"""Settings of the video processor that the pixels of a frame depend on."""
+
 
 def frame_resizer(options: Mapping[str, Any]) -> v2.Resize | None:
     """
@@ -61,4 +73,4 @@ def _interpolation(resample: int) -> v2.InterpolationMode:
     }[PILImageResampling(resample)]
 
 
-__all__ = ["frame_resizer", "normalize_frames"]
+__all__ = ["PIXEL_SETTINGS", "frame_resizer", "normalize_frames"]

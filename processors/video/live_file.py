@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from linvt.processors.video.video_container import HEAD_BYTES
+from linvt.processors.video.video_container import HEAD_BYTES, describe_error
 
 
 # How often a growing file is looked at.
@@ -135,11 +135,6 @@ def open_growing(path: Path) -> BinaryIO:
     return path.open("rb", buffering=0)
 
 
-def describe_error(error: Exception | None) -> object:
-    """Returns the reason of an error without numbers and names of files."""
-    return getattr(error, "strerror", None) or error
-
-
 def describe_stall(stall_seconds: float) -> str:
     """Returns the end of a sentence on a source that gave nothing for so long."""
     return f"gave nothing for {stall_seconds:g} s"
@@ -147,7 +142,6 @@ def describe_stall(stall_seconds: float) -> str:
 
 __all__ = [
     "LiveFile",
-    "describe_error",
     "describe_stall",
     "is_pipe",
     "open_growing",

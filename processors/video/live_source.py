@@ -22,7 +22,6 @@ from av.video.stream import VideoStream
 
 from linvt.processors.video.live_file import (
     LiveFile,
-    describe_error,
     describe_stall,
     is_pipe,
     open_growing,
@@ -32,7 +31,7 @@ from linvt.processors.video.live_file import (
     receive_url,
 )
 from linvt.processors.video.source_files import SourceFile, describe_source, resolve_file
-from linvt.processors.video.video_container import VideoReadError, refuse_text, video_stream
+from linvt.processors.video.video_container import VideoReadError, describe_error, refuse_text, video_stream
 from linvt.processors.video.video_download import clear_url_errors, open_url
 
 
