@@ -36,7 +36,7 @@ def choose_shot_detection(file: SourceFile, device: str | int | torch.device | N
     Raises:
         [`VideoReadError`]: If it is not a video.
     """
-    on_cpu = device is None or torch.device(device).type == "cpu"
+    on_cpu = is_cpu(device)
     most = CPU_FRAMES if on_cpu else ACCELERATOR_FRAMES
     with open_video(file.content, file.name) as (_, stream):  # type: ignore[arg-type]  # not a URL, which is read once
         num_frames = stated_frames(stream)
@@ -73,6 +73,11 @@ def choose_stream_shot_detection(
     return "uniform"
 
 
+def is_cpu(device: str | int | torch.device | None) -> bool:
+    """Tells whether a device is the CPU, as it is by default."""
+    return device is None or torch.device(device).type == "cpu"
+
+
 def stated_frames(stream: VideoStream) -> int | None:
     """Returns how many frames a file says that it has, or its duration and rate do; `None` if it says neither."""
     if stream.frames > 0:
@@ -89,5 +94,6 @@ __all__ = [
     "CPU_FRAMES",
     "choose_shot_detection",
     "choose_stream_shot_detection",
+    "is_cpu",
     "stated_frames",
 ]
