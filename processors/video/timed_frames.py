@@ -24,18 +24,17 @@ from linvt.processors.video.live_source import LiveSource, LiveVideo, open_live
 from linvt.processors.video.source_files import SourceFile, rereadable
 from linvt.processors.video.video_container import VideoReadError, open_video, undecodable
 from linvt.processors.video.video_damage import warn_about_damage
-from linvt.processors.video.video_pictures import FramePictures
-from linvt.processors.video.video_timeline import (
+from linvt.processors.video.video_packets import (
     FORMATS_WITH_TIMES,
     MIN_FRAMES_TO_SEEK,
     PacketLog,
     UnreliableVideoError,
     decode_frames,
-    frames_cut_off,
     frames_from_keyframe,
     read_packets,
-    stated_seconds,
 )
+from linvt.processors.video.video_pictures import FramePictures
+from linvt.processors.video.video_timeline import frames_cut_off, stated_rate, stated_seconds
 
 
 logger = logging.get_logger(__name__)
@@ -104,8 +103,7 @@ class TimedFrames:
         self._waited_seconds = 0.0
         packets = self._noting_waits(read_packets(container, stream, self._log, strict=False))
         self._decoded: Iterator[VideoFrame] = decode_frames(stream, packets, strict=False, log=self._log)
-        # The rate that the file states; raw streams that state none get FFmpeg's own default.
-        self._stated_fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        self._stated_fps = stated_rate(stream)
         self._stores_times = container.format.name in FORMATS_WITH_TIMES
         self._has_timestamps = True
         self._num_late = 0

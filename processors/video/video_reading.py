@@ -30,18 +30,10 @@ from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.source_files import rereadable
 from linvt.processors.video.video_container import VideoReadError, open_video, undecodable
 from linvt.processors.video.video_damage import warn_about_damage
+from linvt.processors.video.video_packets import PacketLog, UnreliableVideoError, decode_frames, read_packets
 from linvt.processors.video.video_pictures import FramePictures
 from linvt.processors.video.video_sources import resolve_video_file
-from linvt.processors.video.video_timeline import (
-    PacketLog,
-    Timeline,
-    UnreliableVideoError,
-    decode_frames,
-    fetch_frames,
-    make_timeline,
-    read_packets,
-    timeline_of_packets,
-)
+from linvt.processors.video.video_timeline import Timeline, fetch_frames, make_timeline, timeline_of_packets
 
 
 # Share of the progress that finding the shots takes; the rest is decoding the picked frames.
