@@ -44,20 +44,6 @@ def saved(make_linvt, image_llm, tmp_path):
     return save
 
 
-@pytest.fixture
-def encoded_frames(monkeypatch):
-    """Counts the frames that go through the vision encoder."""
-    counts = []
-    encode = LinVTForConditionalGeneration.get_frame_tokens
-
-    def counted(self, frames, *args, **kwargs):
-        counts.append(len(frames))
-        return encode(self, frames, *args, **kwargs)
-
-    monkeypatch.setattr(LinVTForConditionalGeneration, "get_frame_tokens", counted)
-    return counts
-
-
 def turn(role: str, *parts) -> dict:
     content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "video", "video": p[0]} for p in parts]
     return {"role": role, "content": content}
