@@ -1,16 +1,14 @@
-"""Encodes videos: frames to V by the image-LLM's encoder, V to video tokens by the video tokenizer."""
+"""Encodes videos to video tokens: their frames to V, and V, or what is kept of it, by the video tokenizer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 from transformers.utils import can_return_tuple
 
-from linvt.configuration.configuration_linvt import LinVTConfig
-from linvt.frame_clips import clip_seconds, frame_clips
-from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family, projector_family
+from linvt.frame_clips import clip_seconds
+from linvt.frame_encoding import FrameEncodingMixin
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_frame_tokens, blank_video_tokens
 from linvt.streaming_encoder import StreamingEncoder, check_memory, piece_frames
@@ -30,27 +28,10 @@ class _Group(NamedTuple):
     kept_tokens: ScoredTokens | None = None
 
 
-class VideoEncodingMixin:
+class VideoEncodingMixin(FrameEncodingMixin):
     """The encoding half of [`LinVTForConditionalGeneration`]."""
 
-    config: LinVTConfig
-    dtype: torch.dtype
     get_input_embeddings: Callable[[], torch.nn.Module]
-    image_llm: PreTrainedModel
-    video_tokenizer: PreTrainedModel
-
-    @property
-    def family(self) -> ImageLLMFamily:
-        """Returns how this image-LLM differs from others."""
-        return image_llm_family(self.image_llm)
-
-    def frame_size(self) -> dict[str, int] | None:
-        """
-        Returns `height` and `width` in pixels that frames have by default; `None` where the configuration of the
-        image-LLM does not say, since only its image processor knows.
-        """
-        size = self.family.frame_size()
-        return None if size is None else {"height": size[0], "width": size[1]}
 
     @can_return_tuple
     def get_video_features(
@@ -236,64 +217,6 @@ class VideoEncodingMixin:
             kept = ScoredTokens(*(torch.cat(values) for values in parts))
             yield _Group([number for number, _ in group], grid, kept_tokens=kept)
 
-    # A compiled training step would leave gradients off for good: the code around this call is compiled in pieces, and
-    # a piece that begins inside of `set_grad_enabled` does not end it (PyTorch 2.14).
-    @torch.compiler.disable
-    def get_frame_tokens(
-        self, frames: torch.Tensor, clips: torch.Tensor | None = None, ranks: RankAgreement = ALONE
-    ) -> torch.Tensor:
-        """
-        Encodes frames to V, the image-LLM's visual tokens, `config.frames_per_batch` frames at a time. For RED-VILLM,
-        whose video tokenizer has projectors of its own, to the features of the vision encoder.
-
-        Args:
-            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
-            clips (`torch.LongTensor` of shape `(clips, frames_per_patch)`, *optional*): Places of the frames that
-                the encoder takes in together; each frame alone by default.
-            ranks ([`RankAgreement`], *optional*): Told of every call of the encoder.
-
-        Returns:
-            `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
-        """
-        if clips is None:
-            clips = torch.arange(len(frames), device=frames.device)[:, None]
-        before_projector = self.video_tokenizer.input_stage == "features"
-        encode = projector_family(self.image_llm).encoder_features if before_projector else self.family.frame_tokens
-        tokens, done = None, 0
-        with self.encoder_grad():
-            for batch in clips.split(max(self.config.frames_per_batch // clips.shape[1], 1)):
-                ranks.announce()
-                batch_tokens = encode(frames[batch].to(self.dtype))
-                if not before_projector:
-                    self._check_frame_tokens(batch_tokens, len(batch))
-                if tokens is None:
-                    # Filled batch by batch: a list that is joined at the end would need twice the memory of V.
-                    tokens = batch_tokens.new_empty(len(clips), *batch_tokens.shape[1:])
-                tokens[done : done + len(batch)] = batch_tokens
-                done += len(batch)
-        return tokens
-
-    def encode_video(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-        """
-        Encodes one video to V, to be kept and given as `video_frame_tokens` in place of its frames.
-
-        Args:
-            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
-            shot_ids (`torch.LongTensor` of shape `(frames,)`): Shot of each frame.
-
-        Returns:
-            `torch.Tensor` of shape `(clips, tokens per clip, channels)`, and the rows and columns of these tokens.
-        """
-        tokens = self.get_frame_tokens(frames, frame_clips(shot_ids, self.config.frames_per_patch))
-        return tokens, self.family.token_grid(tokens.shape[1], *frames.shape[-2:])
-
-    def encoder_grad(self) -> torch.set_grad_enabled:
-        """
-        Enables gradients where the encoder learns, and disables them elsewhere: gradient checkpointing makes inputs
-        require gradients, also those of a frozen encoder, which needs no graph.
-        """
-        return torch.set_grad_enabled(torch.is_grad_enabled() and self.family.has_trainable_encoder())
-
     def video_tokenizer_device(self, device: torch.device) -> torch.device:
         """
         Returns the device of its weights. Where there are none (the average tokens of Tab. 2), or Accelerate keeps
@@ -301,15 +224,6 @@ class VideoEncodingMixin:
         """
         devices = (parameter.device for parameter in self.video_tokenizer.parameters())
         return next((place for place in devices if place.type != "meta"), device)
-
-    def _check_frame_tokens(self, tokens: torch.Tensor, num_clips: int) -> None:
-        channels = self.config.video_tokenizer_config.embedding_size
-        if tokens.dim() != 3 or len(tokens) != num_clips or tokens.shape[2] != channels:
-            raise ValueError(
-                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {num_clips} "
-                f"frames; expected ({num_clips}, tokens per frame, {channels}). It needs a family of its own in "
-                "image_llms/family_table.py."
-            )
 
 
 # Called with tensors of several ranks, it would be compiled with shapes as variables, for which PyTorch 2.9 needs
