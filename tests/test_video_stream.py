@@ -188,7 +188,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
 
 def test_packets_leave_nothing_behind(clips):
-    with timed_frames.open_timed_frames(video_stream.resolve_video(clips["mp4"]), Fraction(0), 1) as video:
+    with timed_frames.open_timed_frames(video_stream.resolve_video_file(clips["mp4"]), Fraction(0), 1) as video:
         assert len(list(video)) == 200
         assert video._log.timestamps == [] and video._log.keyframes == []
 
