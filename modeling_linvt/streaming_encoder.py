@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from linvt.configuration.configuration_linvt import LinVTVideoConfig
 from linvt.fingerprints import memory_fingerprints
 from linvt.frame_clips import clip_seconds, frame_clips
+from linvt.memory_checks import check_keeps_tokens
 from linvt.video_tokenizer.kept_tokens import best_places
 from linvt.video_tokenizer.video_memory import VideoMemory
 
@@ -204,8 +204,9 @@ def piece_frames(piece: Mapping[str, torch.Tensor], start: int = 0) -> dict[str,
     if not isinstance(piece, Mapping) or not {"pixel_values_videos", "video_milliseconds"} <= piece.keys():
         found = f"{type(piece).__name__} of {[*piece]}" if isinstance(piece, Mapping) else type(piece).__name__
         raise TypeError(
-            f"A piece of a video is a {found}; expected a mapping with pixel_values_videos and video_milliseconds. Give "
-            "see(processor.video_processor.iter_video(VIDEO, fps=1.0)), or see([processor.video_processor(VIDEO)])."
+            f"A piece of a video is a {found}; expected a mapping with pixel_values_videos and video_milliseconds. "
+            "Give see(processor.video_processor.iter_video(VIDEO, fps=1.0)), or "
+            "see([processor.video_processor(VIDEO)])."
         )
     num_videos = len(piece.get("video_num_frames", (0,)))
     if num_videos != 1:
@@ -256,49 +257,4 @@ def keep_best(
     )
 
 
-def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
-    """
-    Refuses a memory that another model made.
-
-    Raises:
-        `ValueError`: If its tokens come from another encoder, or were chosen by another SVR.
-    """
-    check_keeps_tokens(model)
-    encoder, scorer = memory_fingerprints(model)
-    for made_by, found, expected in (("encoder", memory.encoder, encoder), ("SVR", memory.scorer, scorer)):
-        if found != expected:
-            raise ValueError(
-                f"{memory.name} was made by another {made_by} ({found[:8]}) than this model's ({expected[:8]}); show "
-                "the video to this model (linvt encode, or model.see)."
-            )
-
-
-def keeps_tokens(model: PreTrainedModel) -> bool:
-    """Returns whether a model chooses tokens of a video, which are then all that has to be remembered of it."""
-    # The configuration says it; the class of a module is another where PEFT wraps it.
-    config = model.config.video_tokenizer_config
-    return isinstance(config, LinVTVideoConfig) and config.use_svr
-
-
-def check_keeps_tokens(model: PreTrainedModel) -> None:
-    """
-    Refuses a model that cannot remember a video.
-
-    Raises:
-        `ValueError`: If its video tokenizer keeps no tokens, as RED-VILLM or one without SVR.
-    """
-    if not keeps_tokens(model):
-        is_linvt = isinstance(model.config.video_tokenizer_config, LinVTVideoConfig)
-        kind = "has no SVR (use_svr=False)" if is_linvt else "is RED-VILLM's"
-        raise ValueError(f"The video tokenizer {kind}, so it keeps no tokens to remember; give frames each time.")
-
-
-__all__ = [
-    "ClosedPart",
-    "StreamingEncoder",
-    "check_keeps_tokens",
-    "check_memory",
-    "keep_best",
-    "keeps_tokens",
-    "piece_frames",
-]
+__all__ = ["ClosedPart", "StreamingEncoder", "keep_best", "piece_frames"]

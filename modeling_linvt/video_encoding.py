@@ -9,9 +9,10 @@ from transformers.utils import can_return_tuple
 
 from linvt.frame_clips import clip_seconds
 from linvt.frame_encoding import FrameEncodingMixin
+from linvt.memory_checks import check_memory
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_frame_tokens, blank_video_tokens
-from linvt.streaming_encoder import StreamingEncoder, check_memory, piece_frames
+from linvt.streaming_encoder import StreamingEncoder, piece_frames
 from linvt.video_inputs import VideoInputs
 from linvt.video_tokenizer.kept_tokens import ScoredTokens
 from linvt.video_tokenizer.video_memory import VideoMemory

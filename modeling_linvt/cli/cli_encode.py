@@ -66,7 +66,7 @@ def encode(options: argparse.Namespace) -> dict:
     Sees a video and saves a memory of it: the frame tokens that the model keeps, which stand for the video in every
     later question. With --fps, a process that was killed goes on where it was when it is started again.
     """
-    from linvt.streaming_encoder import check_keeps_tokens
+    from linvt.memory_checks import check_keeps_tokens
 
     loaded, output = load_model(options), Path(options.output)
     check_keeps_tokens(loaded.model)

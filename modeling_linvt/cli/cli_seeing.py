@@ -155,7 +155,7 @@ def see_video(loaded: LoadedModel, source: str, options: argparse.Namespace, *, 
     from linvt.progress import Progress
 
     if is_memory(source):
-        from linvt.streaming_encoder import check_memory
+        from linvt.memory_checks import check_memory
 
         memory: Any = resolve_video(source)
         check_memory(loaded.model, memory)
@@ -181,7 +181,7 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
     import torch
 
     from linvt.frame_clips import frame_clips
-    from linvt.streaming_encoder import keeps_tokens
+    from linvt.memory_checks import keeps_tokens
 
     frames: list[dict] = []
 
