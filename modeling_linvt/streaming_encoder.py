@@ -33,12 +33,13 @@ class _EncodedClip(NamedTuple):
 
 class ClosedPart(NamedTuple):
     """
-    Where a [`StreamingEncoder`] can go on in another process, to end with the same memory, bit by bit.
+    Says where another [`StreamingEncoder`] can resume, to end with the same memory bit for bit.
 
     Args:
-        memory ([`VideoMemory`], *optional*): Of all shots and windows that are over.
+        memory ([`VideoMemory`], *optional*): That of all shots and windows that are over.
         next_frame (`int`): Number of the first frame that is to be added.
-        num_skipped (`int`): Clips that are then encoded for the sake of the others of their batch alone.
+        num_skipped (`int`): Clips from there on that `memory` holds already; they are encoded again only so that the
+            batches of the encoder stay the same.
     """
 
     memory: VideoMemory | None
@@ -54,7 +55,7 @@ class StreamingEncoder:
 
     Args:
         model ([`LinVTForConditionalGeneration`]): With SVR, which is what chooses.
-        closed ([`ClosedPart`], *optional*): What another one has seen, to go on from there.
+        closed ([`ClosedPart`], *optional*): Where another one has stopped, to resume there.
 
     Raises:
         `ValueError`: If its video tokenizer keeps no tokens, as RED-VILLM or one without SVR.
@@ -81,7 +82,7 @@ class StreamingEncoder:
         video_shot_ids: torch.Tensor | None = None,
     ) -> None:
         """
-        Takes in the next frames of the video.
+        Adds the next frames of the video.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
@@ -131,7 +132,7 @@ class StreamingEncoder:
         return rest._closed.to("cpu")
 
     def closed_part(self) -> ClosedPart:
-        """Returns what is over, to be saved while a long video is seen."""
+        """Returns where to resume after the last shot or window that is over, to be saved while a video is seen."""
         memory = None if self._closed is None else self._closed.to("cpu")
         if self._window:
             return ClosedPart(memory, self._window[0].batch_frame, self._window[0].place)

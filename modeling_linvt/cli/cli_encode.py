@@ -64,7 +64,7 @@ def check_memory_output(output: str) -> None:
 def encode(options: argparse.Namespace) -> dict:
     """
     Sees a video and saves a memory of it: the frame tokens that the model keeps, which stand for the video in every
-    later question. With --fps, a process that was killed goes on where it was when it is started again.
+    later question. With --fps, a process that was killed resumes where it was when the command is run again.
     """
     from linvt.memory_checks import check_keeps_tokens
 

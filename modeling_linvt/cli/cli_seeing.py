@@ -36,7 +36,7 @@ class SeenVideo:
         frames (`list[dict]`, *optional*): `seconds` and `shot` of each frame, and `index` where it is known; `None`
             of a memory that was given, which no longer knows.
         num_frame_tokens (`int`, *optional*): Tokens of these frames; `None` likewise.
-        shots_left_out (`bool`): Whether nobody looked for shots, though it was not asked for.
+        shots_left_out (`bool`): Whether shots were not looked for, though the user did not ask for that.
     """
 
     source: str

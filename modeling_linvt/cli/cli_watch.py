@@ -61,7 +61,7 @@ def check_watch(options: argparse.Namespace) -> None:
 
 def watch(options: argparse.Namespace) -> None:
     """
-    Sees a live source while it runs, and asks every some seconds of it about all that was seen so far. It goes on
+    Sees a live source while it runs, and asks about all that it has seen so far, again and again at equal intervals,
     until the source ends, or until Ctrl-C. --json prints one object per answer, each on a line of its own.
     """
     from linvt.processors.video.live_source import LiveSource
@@ -106,7 +106,7 @@ def watch(options: argparse.Namespace) -> None:
 
 
 def _answer(questioner: Questioner, encoder: "StreamingEncoder", options: argparse.Namespace) -> None:
-    """Asks about what was seen so far, and saves that, in case that the process is killed."""
+    """Asks about what was seen so far, and saves it in case the process is killed."""
     memory = encoder.memory()
     if options.memory is not None:
         memory.save(options.memory)

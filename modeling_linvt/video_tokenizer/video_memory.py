@@ -51,7 +51,7 @@ class VideoMemory:
         top_k (`int`): Tokens that are kept of a video.
         encoder (`str`), scorer (`str`): Fingerprints of what made V and the scores; see `fingerprints.py`.
         mergeable (`bool`): Whether scores depend on the own shot alone, so that memories of parts can be merged.
-        name (`str`, *optional*): What errors call it.
+        name (`str`, *optional*): Its name in errors.
 
     Raises:
         `ValueError`: If they do not fit each other.
@@ -99,11 +99,11 @@ class VideoMemory:
         return self._with({name: getattr(self, name).to(device) for name in _DTYPES})
 
     def named(self, name: str) -> "VideoMemory":
-        """Returns the memory under the name that errors shall call it."""
+        """Returns the memory with another name in errors."""
         return self._with({name: getattr(self, name) for name in _DTYPES}, name=name)
 
     def scored_tokens(self, device: torch.device) -> ScoredTokens:
-        """Returns what the video tokenizer takes for it, as a batch of one video."""
+        """Returns its tokens as the video tokenizer takes them, as a batch of one video."""
         values = {name: getattr(self, name).to(device)[None] for name in _DTYPES}
         return ScoredTokens(**values, span_seconds=torch.tensor([self.span_seconds], device=device))
 

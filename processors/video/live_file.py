@@ -19,9 +19,9 @@ _LOOK_SECONDS = 0.05
 
 class LiveFile:
     """
-    The part of a Python file that FFmpeg needs, for what is still coming. Where more does not come, for whatever
-    reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened, and
-    `interrupt` is the `KeyboardInterrupt` if it was that, which FFmpeg passes on to nobody.
+    Implements the part of a Python file that FFmpeg needs, for what is still coming. Where more does not come, for
+    whatever reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened,
+    and `interrupt` is the `KeyboardInterrupt` if it was that, which FFmpeg passes on to nobody.
 
     Args:
         receive (`Callable[[int], bytes]`): Waits for at most this many bytes; none are the end.

@@ -1,7 +1,7 @@
 """All frames of a video in one pass, file or live: decoded one by one, with their times, tolerant of damage.
 
 A stream cannot go back, as `read_video` does with its three strategies, each more tolerant than the one before. What
-decodes is taken, times come from timestamps, and what was lost is said at the end.
+decodes is taken, times come from timestamps, and what was lost is reported at the end.
 """
 
 import time
@@ -85,8 +85,8 @@ class _Keyframe:
 
 class TimedFrames:
     """
-    An open video, iterated over once: all frames in presentation order as [`ShownFrame`], each when the next one is
-    there. At the end, and not where iteration stops before it, warnings say what happened to a live source and how
+    Iterates once over an open video: over all frames in presentation order as [`ShownFrame`], each when the next one
+    is there. At the end, and not where iteration stops before it, warnings say what happened to a live source and how
     much of a damaged file is lost.
 
     Args:
@@ -151,7 +151,7 @@ class TimedFrames:
         if current is not None:
             self.end_seconds += self._last_duration(current[1].pts)
             yield ShownFrame(self.num_frames - 1, current[0], self.end_seconds, current[1])
-        self._say_how_it_ended()
+        self._report_ending()
 
     def _noting_waits(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         while True:
@@ -187,7 +187,7 @@ class TimedFrames:
             return self._log.last_duration * self.stream.time_base
         return self.end_seconds / (self.num_frames - 1) if self.end_seconds > 0 else 1 / self._stated_fps
 
-    def _say_how_it_ended(self) -> None:
+    def _report_ending(self) -> None:
         log, num_lost = self._log, 0
         if self.num_frames == 0:
             if self.live is not None:

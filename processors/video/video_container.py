@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 
 HEAD_BYTES = 512
-"""Of a file that are looked at before FFmpeg sees it."""
+"""First bytes of a file that are looked at before FFmpeg sees it."""
 
 # Still pictures inside a video container say so in their brand.
 _IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}

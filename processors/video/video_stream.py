@@ -29,7 +29,7 @@ STALL_SECONDS = 30.0
 """For how long a live source may give nothing. (The segments of an HLS stream come every 6 to 10 seconds.)"""
 
 MAX_DELAY_FRAMES = 2048
-"""Frames for which a shot detector may owe its answer: picked pictures wait for it in memory."""
+"""Frames by which a shot detector may lag behind: picked pictures wait for it in memory."""
 
 # A fps or a second as a `float` means the fraction near it: 0.1 is 1/10, 29.97002997 is 30000/1001.
 _MAX_DENOMINATOR = 10**6
