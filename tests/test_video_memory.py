@@ -359,7 +359,8 @@ def test_files_that_are_no_memories_are_refused(make_linvt, tmp_path):
 @torch.no_grad()
 def test_a_memory_of_another_model_is_refused_with_the_reason(make_linvt, make_untrained, ask):
     model, processor = make_linvt("llava", temporal_attention="shot")
-    memory = model.see([video_of(processor)]).named("lecture")
+    memory = model.see([video_of(processor)])
+    memory.name = "lecture"
     inputs = ask(processor, memory, "Who?")
     model(**inputs)
     model.video_tokenizer.aggregator.key_proj.weight.add_(1)  # TTA comes with the question
@@ -462,6 +463,7 @@ def test_training_refuses_a_memory(make_linvt):
     from linvt.training.training_rows import BadRowError
 
     model, processor = make_linvt("llava", temporal_attention="shot")
-    memory = model.see([video_of(processor)]).named("lecture")
+    memory = model.see([video_of(processor)])
+    memory.name = "lecture"
     with pytest.raises(BadRowError, match="lecture is a memory"):
         read_video_inputs(memory, processor, {})

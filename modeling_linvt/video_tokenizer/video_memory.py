@@ -98,10 +98,6 @@ class VideoMemory:
         """Returns the memory on a device."""
         return self._with({name: getattr(self, name).to(device) for name in _DTYPES})
 
-    def named(self, name: str) -> "VideoMemory":
-        """Returns the memory with another name in errors."""
-        return self._with({name: getattr(self, name) for name in _DTYPES}, name=name)
-
     def scored_tokens(self, device: torch.device) -> ScoredTokens:
         """Returns its tokens as the video tokenizer takes them, as a batch of one video."""
         values = {name: getattr(self, name).to(device)[None] for name in _DTYPES}
