@@ -16,9 +16,7 @@ from pathlib import Path
 import av
 
 from linvt import LinVTConfig, LinVTForConditionalGeneration, LinVTProcessor, VideoMemory
-
-
-SUFFIX = ".memory.safetensors"
+from linvt.video_tokenizer.video_memory import MEMORY_SUFFIX
 
 
 def part_borders(seconds: float, fps: float, parts: int, config: LinVTConfig) -> list[tuple[float, float | None]]:
@@ -32,7 +30,7 @@ def part_borders(seconds: float, fps: float, parts: int, config: LinVTConfig) ->
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("video")
-    parser.add_argument("output", help=f"NAME{SUFFIX}; parts are NAME.0{SUFFIX}, NAME.1{SUFFIX}, ...")
+    parser.add_argument("output", help=f"NAME{MEMORY_SUFFIX}; parts are NAME.0{MEMORY_SUFFIX} and so on")
     parser.add_argument("--model", required=True)
     parser.add_argument("--fps", type=float, default=1.0)
     parser.add_argument("--parts", type=int, default=4)
@@ -43,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     with av.open(options.video) as container:
         seconds = container.duration / av.time_base
     borders = part_borders(seconds, options.fps, options.parts, model.config)
-    paths = [Path(f"{options.output.removesuffix(SUFFIX)}.{number}{SUFFIX}") for number in range(len(borders))]
+    stem = options.output.removesuffix(MEMORY_SUFFIX)
+    paths = [Path(f"{stem}.{number}{MEMORY_SUFFIX}") for number in range(len(borders))]
     for number, (path, (start, end)) in enumerate(zip(paths, borders, strict=True)):
         if options.part not in (None, number) or path.exists():
             continue

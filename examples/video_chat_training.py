@@ -39,7 +39,7 @@ class DataArguments:
     shot_detection: str | None = field(
         default=None,
         metadata={
-            "choices": ["autoshot", "uniform"],
+            "choices": ["auto", "autoshot", "uniform"],
             "help": "The processor's by default. uniform is much faster than autoshot, which sees every frame.",
         },
     )

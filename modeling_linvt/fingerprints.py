@@ -1,8 +1,9 @@
-"""Names for what V and the scores of its tokens depend on, so that tokens on disk are never taken for those of another
-model."""
+"""Fingerprints of what V and the scores of its tokens depend on, so that tokens on disk are never taken for those of
+another model."""
 
 import hashlib
 import json
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,19 +17,23 @@ from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 # (the weights say in which they are). It may change while a model is saved and loaded.
 _IRRELEVANT = {"text_config", "_name_or_path", "architectures", "dtype", "transformers_version"}
 
-
 _KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[list, tuple[str, str]]] = WeakKeyDictionary()
 
 
 def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
     """
-    Returns [`encoder_fingerprint`] and [`scorer_fingerprint`] of a LinVT model: what a memory of a video is known by.
-    They are computed once, and again after weights or settings have changed, for a question about a memory takes less
-    time than reading all weights.
+    Returns [`encoder_fingerprint`] and [`scorer_fingerprint`] of a LinVT model, by which it knows its memories.
+
+    They are computed once, and again after weights or settings have changed: a question about a memory takes less time
+    than reading all weights.
     """
-    tensors = [*image_llm_family(model.image_llm).encoder_tensors().values(), *model.video_tokenizer.parameters()]
+    encoder = image_llm_family(model.image_llm).encoder_tensors()
+    values = (*encoder.values(), *_scorer_tensors(model.video_tokenizer).values())
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if any(tensor.is_inference() for tensor in tensors):  # made in inference mode, where changes are not counted
+        return encoder_fingerprint(model), scorer_fingerprint(model.video_tokenizer)
     # PyTorch counts what is done to a tensor in place; one that takes another's place has another address.
-    state: list = [(t.data_ptr(), t._version, t.dtype) for t in tensors if isinstance(t, torch.Tensor)]
+    state: list = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
     state.append(model.config.to_json_string())
     known, fingerprints = _KNOWN.get(model, (None, ("", "")))
     if known != state:
@@ -39,7 +44,7 @@ def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
 
 def encoder_fingerprint(model: PreTrainedModel) -> str:
     """
-    A hash of the weights and the settings of the vision encoder and the projector of a LinVT model, 64 characters.
+    Hashes the weights and the settings of the vision encoder and the projector of a LinVT model, to 64 characters.
 
     All weights are read, which for an encoder of 1 GB takes some seconds: a sample of them would not notice a change
     of the others. Weights that are sharded over ranks have to be whole, so this comes before FSDP or ZeRO-3.
@@ -58,19 +63,28 @@ def encoder_fingerprint(model: PreTrainedModel) -> str:
 
 def scorer_fingerprint(video_tokenizer: LinVTVideoModel) -> str:
     """
-    A hash of the weights and the settings that scores of SVR depend on, 64 characters. Where nothing is learnt, scores
+    Hashes the weights and the settings that scores of SVR depend on, to 64 characters. Where nothing is learnt, scores
     are the prior, and weights do not count.
 
-    Raises: As [`encoder_fingerprint`].
+    Args:
+        video_tokenizer ([`LinVTVideoModel`]): With SVR.
+
+    Raises:
+        `ValueError`: As [`encoder_fingerprint`].
     """
     config = video_tokenizer.config
     names = ("start", "top_k", "max_shot_frames", "use_tta", "temporal_attention", "num_attention_heads")
     settings = {name: getattr(config, name) for name in names}
     if video_tokenizer.merges and not bool(video_tokenizer.refiner.score_weight.any()):
         return _digest({**settings, "temporal_attention": None, "num_attention_heads": None}, {})
-    parts = ("token_norm.", "token_proj.", "time_proj.", "place_proj.", "refiner.")
-    weights = {name: weight for name, weight in video_tokenizer.state_dict().items() if name.startswith(parts)}
-    return _digest(settings, weights)
+    return _digest(settings, _scorer_tensors(video_tokenizer))
+
+
+def _scorer_tensors(video_tokenizer: LinVTVideoModel) -> dict[str, torch.Tensor]:
+    """Weights that scores depend on. PEFT wraps a video tokenizer that it trains, and hands out its active parts."""
+    parts = ("token_norm", "token_proj", "time_proj", "place_proj", "refiner")
+    tensors = {part: getattr(video_tokenizer, part).state_dict() for part in parts}
+    return {f"{part}.{name}": tensor for part in parts for name, tensor in tensors[part].items()}
 
 
 def _digest(settings: dict, tensors: dict) -> str:
@@ -88,7 +102,7 @@ def _digest(settings: dict, tensors: dict) -> str:
     return digest.hexdigest()
 
 
-def _relevant(fields):
+def _relevant(fields: Any) -> Any:
     """Settings at all depths without the irrelevant ones."""
     if isinstance(fields, dict):
         return {name: _relevant(value) for name, value in fields.items() if name not in _IRRELEVANT}

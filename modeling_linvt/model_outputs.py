@@ -18,8 +18,9 @@ class LinVTVideoFeatures(ModelOutput):
             long video takes gigabytes.
         pooler_output (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`): The video tokens.
         token_weights (`tuple[torch.FloatTensor]`, *optional*): Per video W, `(num_video_tokens, frames * tokens)`
-            (or clips, with `config.frames_per_patch` above 1).
-        token_scores (`tuple[torch.FloatTensor]`, *optional*): Per video the significance of every frame token.
+            (or clips, with `config.frames_per_patch` above 1); of a memory `(num_video_tokens, tokens of the memory)`.
+        token_scores (`tuple[torch.FloatTensor]`, *optional*): Per video the significance of every frame token;
+            `None` in the place of a memory.
         relevance_keys (`tuple[torch.Tensor]`, *optional*): Per video `(kept tokens, size)`; see [`LinVTVideoOutput`].
         token_grid (`tuple[int, int]`): Rows and columns of the tokens of a frame.
     """
@@ -27,7 +28,7 @@ class LinVTVideoFeatures(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     token_weights: tuple[torch.Tensor, ...] | None = None
-    token_scores: tuple[torch.Tensor, ...] | None = None
+    token_scores: tuple[torch.Tensor | None, ...] | None = None
     relevance_keys: tuple[torch.Tensor, ...] | None = None
     token_grid: tuple[int, int] | None = None
 
@@ -43,7 +44,7 @@ class LinVTCausalLMOutputWithPast(ModelOutput):
             part of `loss`; see [`VideoTextContrast`].
         video_tokens (`torch.Tensor` of shape `(videos, num_video_tokens, channels)`).
         video_token_weights (`tuple[torch.FloatTensor]`, *optional*, returned with `output_token_weights=True`):
-            Per video W of shape `(num_video_tokens, frames * tokens per frame)`; see [`LinVTVideoOutput`].
+            Per video W, as in [`LinVTVideoFeatures`].
     """
 
     contrastive_loss: torch.Tensor | None = None

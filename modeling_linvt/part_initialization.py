@@ -5,10 +5,10 @@ from transformers import PreTrainedModel
 
 class PartInitializationMixin:
     """
-    For classes outside of Transformers around models of Transformers: weights that a checkpoint lacks start as those
-    models start them. Transformers looks at the outermost class alone, and where that is not its own, it takes a
-    module without weights of its own for loaded, such as the attention of CLIP, which has a spread for each of its
-    linear layers.
+    Starts weights that a checkpoint lacks as the models of Transformers inside start them, for classes outside of
+    Transformers around such models. Transformers looks at the outermost class alone, and where that is not its own, it
+    takes a module without weights of its own for loaded: the attention of CLIP, say, whose linear layers each have a
+    standard deviation of their own.
     """
 
     def initialize_weights(self) -> None:

@@ -1,6 +1,7 @@
 """Encodes a video piece by piece, in memory that does not grow with it, and keeps the best frame tokens."""
 
 import copy
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -8,8 +9,8 @@ from transformers import PreTrainedModel
 
 from linvt.fingerprints import memory_fingerprints
 from linvt.frame_clips import clip_seconds, frame_clips
+from linvt.memory_checks import check_keeps_tokens
 from linvt.video_tokenizer.kept_tokens import best_places
-from linvt.video_tokenizer.modeling_linvt_video import LinVTVideoModel
 from linvt.video_tokenizer.video_memory import VideoMemory
 
 
@@ -32,12 +33,13 @@ class _EncodedClip(NamedTuple):
 
 class ClosedPart(NamedTuple):
     """
-    Where a [`StreamingEncoder`] can go on in another process, to end with the same memory, bit by bit.
+    Says where another [`StreamingEncoder`] can resume, to end with the same memory bit for bit.
 
     Args:
-        memory ([`VideoMemory`], *optional*): Of all shots and windows that are over.
+        memory ([`VideoMemory`], *optional*): That of all shots and windows that are over.
         next_frame (`int`): Number of the first frame that is to be added.
-        num_skipped (`int`): Clips that are then encoded for the sake of the others of their batch alone.
+        num_skipped (`int`): Clips from there on that `memory` holds already; they are encoded again only so that the
+            batches of the encoder stay the same.
     """
 
     memory: VideoMemory | None
@@ -53,14 +55,14 @@ class StreamingEncoder:
 
     Args:
         model ([`LinVTForConditionalGeneration`]): With SVR, which is what chooses.
-        closed ([`ClosedPart`], *optional*): What another one has seen, to go on from there.
+        closed ([`ClosedPart`], *optional*): Where another one has stopped, to resume there.
 
     Raises:
         `ValueError`: If its video tokenizer keeps no tokens, as RED-VILLM or one without SVR.
     """
 
     def __init__(self, model: PreTrainedModel, closed: ClosedPart | None = None):
-        _check_remembers(model)
+        check_keeps_tokens(model)
         self.model = model
         self.by_shot = model.video_tokenizer.scores_shot_by_shot
         self._fingerprints = memory_fingerprints(model)
@@ -80,7 +82,7 @@ class StreamingEncoder:
         video_shot_ids: torch.Tensor | None = None,
     ) -> None:
         """
-        Takes in the next frames of the video.
+        Adds the next frames of the video.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
@@ -130,7 +132,7 @@ class StreamingEncoder:
         return rest._closed.to("cpu")
 
     def closed_part(self) -> ClosedPart:
-        """Returns what is over, to be saved while a long video is seen."""
+        """Returns where to resume after the last shot or window that is over, to be saved while a video is seen."""
         memory = None if self._closed is None else self._closed.to("cpu")
         if self._window:
             return ClosedPart(memory, self._window[0].batch_frame, self._window[0].place)
@@ -188,6 +190,32 @@ class StreamingEncoder:
         self._closed = memory
 
 
+def piece_frames(piece: Mapping[str, torch.Tensor], start: int = 0) -> dict[str, torch.Tensor]:
+    """
+    Returns the frames of a piece, as [`StreamingEncoder.add`] takes them.
+
+    Args:
+        piece (`Mapping[str, torch.Tensor]`): As [`LinVTVideoProcessor.iter_video`] gives it.
+        start (`int`, *optional*, defaults to 0): Frames of the piece to leave out, from its first on.
+
+    Raises:
+        `TypeError`: If it is something else, such as the path of a video.
+        `ValueError`: If it holds several videos.
+    """
+    if not isinstance(piece, Mapping) or not {"pixel_values_videos", "video_milliseconds"} <= piece.keys():
+        found = f"{type(piece).__name__} of {[*piece]}" if isinstance(piece, Mapping) else type(piece).__name__
+        raise TypeError(
+            f"A piece of a video is a {found}; expected a mapping with pixel_values_videos and video_milliseconds. "
+            "Give see(processor.video_processor.iter_video(VIDEO, fps=1.0)), or "
+            "see([processor.video_processor(VIDEO)])."
+        )
+    num_videos = len(piece.get("video_num_frames", (0,)))
+    if num_videos != 1:
+        raise ValueError(f"A piece holds {num_videos} videos; a memory is of one video.")
+    names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
+    return {name: piece[name][start:] for name in names if name in piece}
+
+
 @torch.no_grad()
 def keep_best(
     model: PreTrainedModel,
@@ -230,28 +258,4 @@ def keep_best(
     )
 
 
-def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
-    """
-    Refuses a memory that another model made.
-
-    Raises:
-        `ValueError`: If its tokens come from another encoder, or were chosen by another SVR.
-    """
-    _check_remembers(model)
-    encoder, scorer = memory_fingerprints(model)
-    for made_by, found, expected in (("encoder", memory.encoder, encoder), ("SVR", memory.scorer, scorer)):
-        if found != expected:
-            raise ValueError(
-                f"{memory.name} was made by another {made_by} ({found[:8]}) than this model's ({expected[:8]}); show "
-                "the video to this model (linvt encode, or model.see)."
-            )
-
-
-def _check_remembers(model: PreTrainedModel) -> None:
-    tokenizer = model.video_tokenizer
-    if not isinstance(tokenizer, LinVTVideoModel) or tokenizer.refiner is None:
-        kind = "is RED-VILLM's" if not isinstance(tokenizer, LinVTVideoModel) else "has no SVR (use_svr=False)"
-        raise ValueError(f"The video tokenizer {kind}, so it keeps no tokens to remember; give frames each time.")
-
-
-__all__ = ["ClosedPart", "StreamingEncoder", "check_memory", "keep_best"]
+__all__ = ["ClosedPart", "StreamingEncoder", "keep_best", "piece_frames"]

@@ -1,49 +1,38 @@
-"""Encodes videos: frames to V by the image-LLM's encoder, V to video tokens by the video tokenizer."""
+"""Encodes videos to video tokens: their frames to V, and V, or what is kept of it, by the video tokenizer."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 from transformers.utils import can_return_tuple
 
-from linvt.configuration.configuration_linvt import LinVTConfig
-from linvt.frame_clips import clip_seconds, frame_clips
-from linvt.image_llms.family_table import ImageLLMFamily, image_llm_family, projector_family
+from linvt.frame_clips import clip_seconds
+from linvt.frame_encoding import FrameEncodingMixin
+from linvt.memory_checks import check_memory
 from linvt.model_outputs import LinVTVideoFeatures
 from linvt.rank_agreement import ALONE, RankAgreement, blank_frame_tokens, blank_video_tokens
-from linvt.streaming_encoder import StreamingEncoder, check_memory
+from linvt.streaming_encoder import StreamingEncoder, piece_frames
 from linvt.video_inputs import VideoInputs
 from linvt.video_tokenizer.kept_tokens import ScoredTokens
 from linvt.video_tokenizer.video_memory import VideoMemory
 
 
-# Videos that go through the video tokenizer together, by number; its first inputs; and what was kept, of memories.
-_Group: TypeAlias = tuple[list[int], tuple, ScoredTokens | None]
+class _Group(NamedTuple):
+    """Videos that go through the video tokenizer together, by number, and its inputs: of frames, or of memories."""
+
+    numbers: list[int]
+    grid: tuple[int, int]
+    frame_tokens: torch.Tensor | None = None
+    frame_seconds: torch.Tensor | None = None
+    shot_ids: torch.Tensor | None = None
+    kept_tokens: ScoredTokens | None = None
 
 
-class VideoEncodingMixin:
+class VideoEncodingMixin(FrameEncodingMixin):
     """The encoding half of [`LinVTForConditionalGeneration`]."""
 
-    config: LinVTConfig
-    dtype: torch.dtype
     get_input_embeddings: Callable[[], torch.nn.Module]
-    image_llm: PreTrainedModel
-    video_tokenizer: PreTrainedModel
-
-    @property
-    def family(self) -> ImageLLMFamily:
-        """Returns how this image-LLM differs from others."""
-        return image_llm_family(self.image_llm)
-
-    def frame_size(self) -> dict[str, int] | None:
-        """
-        Returns `height` and `width` in pixels that frames have by default; `None` where the configuration of the
-        image-LLM does not say, since only its image processor knows.
-        """
-        size = self.family.frame_size()
-        return None if size is None else {"height": size[0], "width": size[1]}
 
     @can_return_tuple
     def get_video_features(
@@ -106,13 +95,17 @@ class VideoEncodingMixin:
 
     def see(self, pieces: Iterable[Mapping[str, torch.Tensor]]) -> VideoMemory:
         """
-        Sees one video, and remembers it: the tokens that SVR keeps, which stand for the video in any later prompt.
+        Sees one video, and returns its memory: the tokens that SVR keeps, which stand for it in any later prompt.
         What is held in the process does not grow with the length of the video; see [`StreamingEncoder`].
 
         Args:
             pieces (`Iterable[Mapping]`): Its frames in order, in pieces of any size, as
                 [`LinVTVideoProcessor.iter_video`] gives them, or as the only piece what the processor returns of one
                 video: `pixel_values_videos`, `video_milliseconds` and `video_shot_ids`.
+
+        Raises:
+            `TypeError`: If it is given something else, such as the path of a video.
+            `ValueError`: If the pieces are not those of one video, in order, or the model keeps no tokens.
 
         Example:
 
@@ -123,10 +116,7 @@ class VideoEncodingMixin:
         """
         encoder = StreamingEncoder(self)
         for piece in pieces:
-            if len(piece.get("video_num_frames", (0,))) != 1:
-                raise ValueError(f"A piece holds {len(piece['video_num_frames'])} videos; a memory is of one video.")
-            names = ("pixel_values_videos", "video_milliseconds", "video_shot_ids")
-            encoder.add(**{name: piece[name] for name in names if name in piece})
+            encoder.add(**piece_frames(piece))
         return encoder.memory()
 
     def _frame_tokens_of_videos(
@@ -163,31 +153,32 @@ class VideoEncodingMixin:
             groups += self._groups_of_frames(videos, clips, tokens, grid)
         groups += self._groups_of_memories(videos.memories)
         outputs, order = [], []
-        for group, inputs, kept_tokens in groups:
+        for group in groups:
+            frame_tokens, kept_tokens = group.frame_tokens, group.kept_tokens
             embeds, mask = None, None
             if instruction_embeds is not None:
-                device = (inputs[0] if kept_tokens is None else kept_tokens.tokens).device
-                embeds, mask = pad_texts([instruction_embeds[video] for video in group], device)
+                device = (frame_tokens if kept_tokens is None else kept_tokens.tokens).device
+                embeds, mask = pad_texts([instruction_embeds[video] for video in group.numbers], device)
             asked: dict[str, Any] = {
                 "output_token_weights": output_token_weights,
                 "num_video_tokens": num_video_tokens,
             }
-            if kept_tokens is not None:
+            if kept_tokens is not None:  # of which RED-VILLM knows nothing
                 asked["kept_tokens"] = kept_tokens
             ranks.announce()
+            inputs = (frame_tokens, group.grid, group.frame_seconds, group.shot_ids, embeds, mask)
             # Returns no tuple, whatever its own configuration says.
-            outputs.append(self.video_tokenizer(*inputs, embeds, mask, **asked, return_dict=True))
-            order += group
+            outputs.append(self.video_tokenizer(*inputs, **asked, return_dict=True))
+            order += group.numbers
         back = [order.index(video) for video in range(len(videos))]  # to the order of the prompts
-        video_tokens = torch.cat([output.video_tokens for output in outputs]) if len(outputs) > 1 else None
-        features = LinVTVideoFeatures(
-            pooler_output=outputs[0].video_tokens if video_tokens is None else video_tokens[back],
-            token_grid=groups[0][1][1],
-        )
+        video_tokens = outputs[0].video_tokens
+        if len(outputs) > 1:
+            video_tokens = torch.cat([output.video_tokens for output in outputs])[back]
+        features = LinVTVideoFeatures(pooler_output=video_tokens, token_grid=groups[0].grid)
         for name in ("token_weights", "token_scores", "relevance_keys"):
             rows = []
-            for output, (group, *_) in zip(outputs, groups, strict=True):
-                rows += [None] * len(group) if output.get(name) is None else list(output[name])
+            for output, group in zip(outputs, groups, strict=True):
+                rows += [None] * len(group.numbers) if output.get(name) is None else list(output[name])
             if any(row is not None for row in rows):  # of a memory, SVR gives no scores any more
                 features[name] = tuple(rows[place] for place in back)
         return features
@@ -206,13 +197,13 @@ class VideoEncodingMixin:
         per_video = tokens.split(lengths)
         for length in sorted(set(lengths)):
             group = [place for place in range(len(clips)) if lengths[place] == length]
-            inputs = (
-                _stack([per_video[place] for place in group]).to(device),
+            yield _Group(
+                [numbers[place] for place in group],
                 grid,
+                _stack([per_video[place] for place in group]).to(device),
                 _stack([seconds[place] for place in group]).to(device),
                 None if shots is None else _stack([shots[place] for place in group]).to(device),
             )
-            yield [numbers[place] for place in group], inputs, None
 
     def _groups_of_memories(self, memories: list[VideoMemory | None]) -> Iterator[_Group]:
         """The same of memories with equally many tokens."""
@@ -225,65 +216,7 @@ class VideoEncodingMixin:
         for (_, grid), group in groups.items():
             parts = zip(*(scored for _, scored in group), strict=True)
             kept = ScoredTokens(*(torch.cat(values) for values in parts))
-            yield [number for number, _ in group], (None, grid, None, None), kept
-
-    # A compiled training step would leave gradients off for good: the code around this call is compiled in pieces, and
-    # a piece that begins inside of `set_grad_enabled` does not end it (PyTorch 2.14).
-    @torch.compiler.disable
-    def get_frame_tokens(
-        self, frames: torch.Tensor, clips: torch.Tensor | None = None, ranks: RankAgreement = ALONE
-    ) -> torch.Tensor:
-        """
-        Encodes frames to V, the image-LLM's visual tokens, `config.frames_per_batch` frames at a time. For RED-VILLM,
-        whose video tokenizer has projectors of its own, to the features of the vision encoder.
-
-        Args:
-            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
-            clips (`torch.LongTensor` of shape `(clips, frames_per_patch)`, *optional*): Places of the frames that
-                the encoder takes in together; each frame alone by default.
-            ranks ([`RankAgreement`], *optional*): Told of every call of the encoder.
-
-        Returns:
-            `torch.Tensor` of shape `(clips, tokens per clip, channels)`.
-        """
-        if clips is None:
-            clips = torch.arange(len(frames), device=frames.device)[:, None]
-        before_projector = self.video_tokenizer.input_stage == "features"
-        encode = projector_family(self.image_llm).encoder_features if before_projector else self.family.frame_tokens
-        tokens, done = None, 0
-        with self.encoder_grad():
-            for batch in clips.split(max(self.config.frames_per_batch // clips.shape[1], 1)):
-                ranks.announce()
-                batch_tokens = encode(frames[batch].to(self.dtype))
-                if not before_projector:
-                    self._check_frame_tokens(batch_tokens, len(batch))
-                if tokens is None:
-                    # Filled batch by batch: a list that is joined at the end would need twice the memory of V.
-                    tokens = batch_tokens.new_empty(len(clips), *batch_tokens.shape[1:])
-                tokens[done : done + len(batch)] = batch_tokens
-                done += len(batch)
-        return tokens
-
-    def encode_video(self, frames: torch.Tensor, shot_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-        """
-        Encodes one video to V, to be kept and given as `video_frame_tokens` in place of its frames.
-
-        Args:
-            frames (`torch.Tensor` of shape `(frames, 3, height, width)`): Normalised frames.
-            shot_ids (`torch.LongTensor` of shape `(frames,)`): Shot of each frame.
-
-        Returns:
-            `torch.Tensor` of shape `(clips, tokens per clip, channels)`, and the rows and columns of these tokens.
-        """
-        tokens = self.get_frame_tokens(frames, frame_clips(shot_ids, self.config.frames_per_patch))
-        return tokens, self.family.token_grid(tokens.shape[1], *frames.shape[-2:])
-
-    def encoder_grad(self) -> torch.set_grad_enabled:
-        """
-        Enables gradients where the encoder learns, and disables them elsewhere: gradient checkpointing makes inputs
-        require gradients, also those of a frozen encoder, which needs no graph.
-        """
-        return torch.set_grad_enabled(torch.is_grad_enabled() and self.family.has_trainable_encoder())
+            yield _Group([number for number, _ in group], grid, kept_tokens=kept)
 
     def video_tokenizer_device(self, device: torch.device) -> torch.device:
         """
@@ -292,15 +225,6 @@ class VideoEncodingMixin:
         """
         devices = (parameter.device for parameter in self.video_tokenizer.parameters())
         return next((place for place in devices if place.type != "meta"), device)
-
-    def _check_frame_tokens(self, tokens: torch.Tensor, num_clips: int) -> None:
-        channels = self.config.video_tokenizer_config.embedding_size
-        if tokens.dim() != 3 or len(tokens) != num_clips or tokens.shape[2] != channels:
-            raise ValueError(
-                f"{type(self.image_llm).__name__} gave visual tokens of shape {tuple(tokens.shape)} for {num_clips} "
-                f"frames; expected ({num_clips}, tokens per frame, {channels}). It needs a family of its own in "
-                "image_llms/family_table.py."
-            )
 
 
 # Called with tensors of several ranks, it would be compiled with shapes as variables, for which PyTorch 2.9 needs

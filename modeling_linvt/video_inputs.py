@@ -58,7 +58,7 @@ class VideoInputs:
         # Counts, times and shots decide shapes, so they are looked up on the CPU, once: asked for video by video, an
         # accelerator would have to finish its work each time.
         self.num_frames: list[int] = counts.tolist()
-        self.memories: list[VideoMemory | None] = self.video_memories or [None] * len(counts)
+        self.memories: list[VideoMemory | None] = _checked_memories(self.video_memories) or [None] * len(counts)
         if [memory is not None for memory in self.memories] != [number == 0 for number in self.num_frames]:
             raise ValueError(
                 f"video_memories has {len(self.memories)} entries that do not fit the video_num_frames "
@@ -143,6 +143,15 @@ class VideoInputs:
                 f"{name} has shape {tuple(value.shape)}, but video_num_frames {self.num_frames} says that the videos "
                 f"have {total} frames, one after the other; {_MADE_BY}."
             )
+
+
+def _checked_memories(memories: Any) -> list[VideoMemory | None]:
+    for memory in memories if isinstance(memories, (list, tuple)) else [memories]:
+        if memory is not None and not isinstance(memory, VideoMemory):
+            raise TypeError(f"video_memories hold a {type(memory).__name__}; expected VideoMemory; {_MADE_BY}.")
+    if not isinstance(memories, (list, tuple, type(None))):
+        raise TypeError(f"video_memories is a {type(memories).__name__}; expected a list, with one entry per video.")
+    return list(memories or ())
 
 
 def _told(value: torch.Tensor) -> str:

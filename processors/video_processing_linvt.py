@@ -1,33 +1,25 @@
 """Videos to frames of one fixed size with their times and shots, normalised as the image-LLM normalises images."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
 import torch
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tvf
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import Unpack
 from transformers.utils import logging
-from transformers.video_processing_utils import BaseVideoProcessor
 
-from linvt.processors.shots.automatic_shots import choose_shot_detection
-from linvt.processors.shots.autoshot_files import (
-    AUTOSHOT_IN_CHECKPOINT,
-    copy_autoshot,
-    find_autoshot,
-    find_autoshot_of_checkpoint,
-)
+from linvt.processors.shots.automatic_shots import choose_shot_detection, choose_stream_shot_detection
+from linvt.processors.shots.autoshot_files import AUTOSHOT_IN_CHECKPOINT
+from linvt.processors.shots.saved_autoshot import AutoShotVideoProcessor
 from linvt.processors.shots.shot_detection import ShotDetector, load_shot_detector
 from linvt.processors.video.forked_processes import on_one_thread_in_forks, one_thread_in_forks
+from linvt.processors.video.frame_pixels import frame_resizer, normalize_frames
 from linvt.processors.video.frame_selection import check_at_least_one
 from linvt.processors.video.given_frames import read_given_frames
-from linvt.processors.video.live_source import resolve_live
 from linvt.processors.video.sampled_video import SampledVideo
 from linvt.processors.video.source_files import SourceFile, rereadable_file
 from linvt.processors.video.video_reading import read_video
@@ -45,7 +37,7 @@ NOT_TENSORS = ["video_metadata", "video_memories"]
 _BESIDE_SETTINGS = {"autoshot_folder", "auto_map", "image_processor_type", "processor_class", "video_processor_type"}
 
 
-class LinVTVideoProcessor(BaseVideoProcessor):
+class LinVTVideoProcessor(AutoShotVideoProcessor):
     """
     Reads videos, picks `num_frames` of each, and brings them to one size, so that every frame has equally many tokens.
 
@@ -70,8 +62,6 @@ class LinVTVideoProcessor(BaseVideoProcessor):
     num_frames: int | None = 32
     fps = None
     shot_detection = "auto"
-    autoshot_model = None
-    autoshot_folder = None  # where the weights are that came with the checkpoint; never saved
     valid_kwargs = LinVTVideoProcessorKwargs
     model_input_names = [
         "pixel_values_videos",
@@ -137,46 +127,11 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         settings = {name: value for name, value in settings.items() if value is not None}
         return cls(size=size, **settings, **kwargs)
 
-    @classmethod
-    def get_video_processor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> tuple[dict, dict]:
-        """As in `BaseVideoProcessor`; also finds AutoShot weights that travel with the checkpoint."""
-        fields, unused = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
-        if fields.get("autoshot_model") == AUTOSHOT_IN_CHECKPOINT and "autoshot_model" not in kwargs:
-            hub_kwargs = {name: value for name, value in kwargs.items() if name not in unused and name[0] != "_"}
-            folder = find_autoshot_of_checkpoint(pretrained_model_name_or_path, **hub_kwargs)
-            fields = {**fields, "autoshot_folder": str(folder)}
-        return fields, unused
-
-    def bundle_autoshot(self) -> None:
-        """Makes `save_pretrained` save the AutoShot weights that this processor uses, beside its settings."""
-        if self.autoshot_model != AUTOSHOT_IN_CHECKPOINT:
-            self.autoshot_folder = str(find_autoshot(self.autoshot_model))
-            self.autoshot_model = AUTOSHOT_IN_CHECKPOINT
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> list[str]:
-        """As `BaseVideoProcessor.save_pretrained`; weights of AutoShot that came with the checkpoint go along."""
-        self.save_autoshot(save_directory)
-        return super().save_pretrained(save_directory, **kwargs)
-
-    def save_autoshot(self, save_directory: str | os.PathLike) -> None:
-        if self.autoshot_model == AUTOSHOT_IN_CHECKPOINT:
-            copy_autoshot(self._autoshot_of_checkpoint(), save_directory)
-
-    def _autoshot_of_checkpoint(self) -> str:
-        if self.autoshot_folder is None:
-            raise ValueError(
-                f"autoshot_model is {AUTOSHOT_IN_CHECKPOINT!r}, the weights of the checkpoint, but this processor was "
-                "not loaded from one that has some; give a folder or Hub id of AutoShot weights."
-            )
-        return self.autoshot_folder
-
     def to_dict(self) -> dict:
-        dropped = {"autoshot_folder"}
+        fields = super().to_dict()
         if self._auto_class is None:  # of a self-contained checkpoint, whose code these classes do not save
-            dropped.add("auto_map")
-        return {name: value for name, value in super().to_dict().items() if name not in dropped}
+            fields.pop("auto_map", None)
+        return fields
 
     @one_thread_in_forks()
     def preprocess(self, videos: Any, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> BatchFeature:
@@ -212,7 +167,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             "video_num_frames": torch.tensor([0 if video is None else len(video.frames) for video in sampled])
         }
         if read:
-            data["pixel_values_videos"] = torch.cat([self._normalize(video.frames, options) for video in read])
+            data["pixel_values_videos"] = torch.cat([normalize_frames(video.frames, options) for video in read])
             data["video_milliseconds"] = torch.cat([_milliseconds(video.frame_seconds) for video in read])
             data["video_shot_ids"] = torch.cat([torch.tensor(video.shot_ids) for video in read])
         if len(read) < len(sampled):
@@ -262,12 +217,12 @@ class LinVTVideoProcessor(BaseVideoProcessor):
                 raise ValueError(f"{name} is {settings[name]!r}, which cannot be chosen for a stream.")
         options = self.frame_options(**{**settings, "fps": fps})
         if options["shot_detection"] == "auto":
-            options["shot_detection"] = _shots_of_stream(source, options["device"])
+            options["shot_detection"] = choose_stream_shot_detection(source, options["device"])
         detector = self._shot_detector(options)
         frames = iter_video(
             source,
             fps=fps,
-            transform=_resize(options),
+            transform=frame_resizer(options),
             detect_shot_starts=None if detector is None else detector.starts,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
@@ -278,7 +233,7 @@ class LinVTVideoProcessor(BaseVideoProcessor):
 
     def _pieces(self, frames: Iterator[StreamedFrame], frames_per_piece: int, options: dict) -> Iterator[BatchFeature]:
         while piece := list(islice(frames, frames_per_piece)):
-            pixels = self._normalize(torch.stack([frame.picture for frame in piece]), options)
+            pixels = normalize_frames(torch.stack([frame.picture for frame in piece]), options)
             yield BatchFeature(
                 {
                     "pixel_values_videos": pixels,
@@ -307,12 +262,12 @@ class LinVTVideoProcessor(BaseVideoProcessor):
         if options["shot_detection"] == "uniform":
             options["autoshot_model"] = None  # needs no weights, so they may be missing
         elif options["autoshot_model"] == AUTOSHOT_IN_CHECKPOINT:
-            options["autoshot_model"] = self._autoshot_of_checkpoint()
+            options["autoshot_model"] = self.autoshot_of_checkpoint()
         return options
 
     def _sample(self, video: SourceFile | SourceFrames, metadata: Any, options: dict) -> SampledVideo:
         """The picked frames of one video, resized, still uint8."""
-        transform = _resize(options)
+        transform = frame_resizer(options)
         sampling = {name: options[name] if options["do_sample_frames"] else None for name in ("num_frames", "fps")}
         if isinstance(video, SourceFrames):
             return read_given_frames(video, **sampling, metadata=metadata, transform=transform)
@@ -333,31 +288,6 @@ class LinVTVideoProcessor(BaseVideoProcessor):
             return None
         return load_shot_detector(options["autoshot_model"], options["device"])
 
-    def _normalize(self, frames: torch.Tensor, options: dict) -> torch.Tensor:
-        frames = frames.to(device=options["device"], dtype=torch.float32)
-        if options["do_rescale"]:
-            frames = frames * options["rescale_factor"]
-        if options["do_normalize"]:
-            frames = tvf.normalize(frames, options["image_mean"], options["image_std"])
-        return frames
-
-
-def _shots_of_stream(source: Any, device: Any) -> str:
-    """The choice of `"auto"`: a live source waits for nobody; of a URL nothing is known before it is downloaded."""
-    if resolve_live(source) is not None:
-        return "autoshot"
-    file = resolve_video(source)
-    if isinstance(file, SourceFile) and file.can_be_reread:
-        return choose_shot_detection(file, device)
-    return "uniform"
-
-
-def _resize(options: dict) -> v2.Resize | None:
-    if not options["do_resize"]:
-        return None
-    size = [options["size"]["height"], options["size"]["width"]]
-    return v2.Resize(size, interpolation=_interpolation(options["resample"]), antialias=True)
-
 
 def _milliseconds(seconds: list[float]) -> torch.Tensor:
     """Whole numbers, so that `.to(torch.bfloat16)` on the model inputs leaves the times as they are."""
@@ -369,21 +299,6 @@ def _as_list(metadata: Any) -> list:
     if not isinstance(metadata, (list, tuple)):
         return [metadata]
     return [one for item in metadata for one in (item if isinstance(item, (list, tuple)) else [item])]
-
-
-def _interpolation(resample: int) -> v2.InterpolationMode:
-    if resample == PILImageResampling.LANCZOS:
-        logger.warning_once(
-            "Frames are resized with bicubic instead of Lanczos resampling, which tensors do not have."
-        )
-        return v2.InterpolationMode.BICUBIC
-    return {
-        PILImageResampling.NEAREST: v2.InterpolationMode.NEAREST,
-        PILImageResampling.BOX: v2.InterpolationMode.BOX,
-        PILImageResampling.BILINEAR: v2.InterpolationMode.BILINEAR,
-        PILImageResampling.HAMMING: v2.InterpolationMode.HAMMING,
-        PILImageResampling.BICUBIC: v2.InterpolationMode.BICUBIC,
-    }[PILImageResampling(resample)]
 
 
 __all__ = ["LinVTVideoProcessor"]

@@ -149,3 +149,17 @@ def shared_videos() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared test videos are not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def encoded_frames(monkeypatch):
+    """Counts the frames that go through the vision encoder."""
+    counts = []
+    encode = LinVTForConditionalGeneration.get_frame_tokens
+
+    def counted(self, frames, *args, **kwargs):
+        counts.append(len(frames))
+        return encode(self, frames, *args, **kwargs)
+
+    monkeypatch.setattr(LinVTForConditionalGeneration, "get_frame_tokens", counted)
+    return counts

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from linvt.checkpoints.atomic_file import new_file
 from linvt.checkpoints.atomic_folder import new_folder
@@ -112,3 +114,19 @@ def test_a_file_keeps_its_suffix_and_has_the_usual_rights(tmp_path):
         assert part.name.endswith(".tar.gz") and part.parent == tmp_path and not part.exists()
         part.touch()
     assert (tmp_path / "sheet.tar.gz").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path):
+    """Also where safetensors writes, which has an error of its own."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # for a process as a disk of 4 kB
+    try:
+        with (
+            pytest.raises(OSError, match=r"tokens\.safetensors cannot be written"),
+            new_file(tmp_path / "tokens.safetensors") as part,
+        ):
+            save_file({"tokens": torch.zeros(4096)}, part)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -249,6 +250,9 @@ def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("This is a text.")
     BertConfig().save_pretrained(tmp_path / "bert")
+    shutil.copytree(SMALL_MODEL, tmp_path / "damaged")
+    for weights in (tmp_path / "damaged").glob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-100])
     cases = [
         (("ask", tmp_path / "nothing.mp4", "What?"), "nothing.mp4"),
         (("ask", tmp_path, "What?"), "directory"),
@@ -265,6 +269,8 @@ def test_bad_input_is_one_line_and_exit_code_2(run, video_file, tmp_path):
         (("ask", video_file(12), "What?", "--device", "quantum"), "cannot run on 'quantum'"),
         (("ask", video_file(12), "What?", "--model", tmp_path), "holds no config.json of a model"),
         (("ask", video_file(12), "What?", "--autoshot", tmp_path / "no_weights"), "there is no folder"),
+        (("ask", video_file(12), "What?", "--model", tmp_path / "damaged"), "weights cannot be read"),
+        (("watch", tmp_path / "x.memory.safetensors", "What?", "--every", "1"), "give it to `linvt ask`"),
     ]
     for arguments, message in cases:
         code, output, errors = run(*arguments)

@@ -31,20 +31,6 @@ def saved_model(make_linvt, tmp_path):
     return save
 
 
-@pytest.fixture
-def encoded_frames(monkeypatch):
-    """Counts the frames that go through the vision encoder."""
-    counts = []
-    encode = LinVTForConditionalGeneration.get_frame_tokens
-
-    def counted(self, frames, *args, **kwargs):
-        counts.append(len(frames))
-        return encode(self, frames, *args, **kwargs)
-
-    monkeypatch.setattr(LinVTForConditionalGeneration, "get_frame_tokens", counted)
-    return counts
-
-
 def test_a_memory_answers_as_its_video(run, video_file, tmp_path):
     video, memory = video_file(20, fps=10), tmp_path / f"clip{SUFFIX}"
     code, output, errors = run("encode", video, memory, "--num-frames", 6, "--uniform")

@@ -44,20 +44,6 @@ def saved(make_linvt, image_llm, tmp_path):
     return save
 
 
-@pytest.fixture
-def encoded_frames(monkeypatch):
-    """Counts the frames that go through the vision encoder."""
-    counts = []
-    encode = LinVTForConditionalGeneration.get_frame_tokens
-
-    def counted(self, frames, *args, **kwargs):
-        counts.append(len(frames))
-        return encode(self, frames, *args, **kwargs)
-
-    monkeypatch.setattr(LinVTForConditionalGeneration, "get_frame_tokens", counted)
-    return counts
-
-
 def turn(role: str, *parts) -> dict:
     content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "video", "video": p[0]} for p in parts]
     return {"role": role, "content": content}
@@ -99,6 +85,19 @@ def test_many_questions_about_a_video_that_is_seen_once(run, saved, video_file, 
     code, output, errors = run("ask", *options, video)
     assert (code, errors) == (0, "") and texts(output) == [shown(text) for text in expected]
     assert [line[8:] for line in output.splitlines() if line.startswith("asked")] == QUESTIONS
+
+
+def test_files_of_questions_are_text_in_utf8(run, saved, video_file, tmp_path):
+    folder, *_ = saved()
+    file = tmp_path / "questions.txt"
+    asked = ("ask", video_file(6), "--questions", file, "--model", folder, "--max-new-tokens", 2, "--json")
+    file.write_text("Who is there?\nWhere?", encoding="utf-8-sig")  # as editors of Windows do
+    code, output, _ = run(*asked)
+    questions = [json.loads(line)["question"] for line in output.splitlines()]
+    assert code == 0 and questions == ["Who is there?", "Where?"]
+    file.write_text("O\u00f9 est-il ?", encoding="latin-1")
+    code, output, errors = run(*asked)
+    assert (code, output) == (2, "") and "questions.txt is no text in UTF-8" in errors
 
 
 @pytest.mark.parametrize("kind", ["shot", "no_svr"])

@@ -5,11 +5,14 @@ import json
 
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_families import FAMILIES, random_video, user_turn
 from transformers import pipeline
 
+from linvt import LinVTForConditionalGeneration
 from linvt.streaming_encoder import StreamingEncoder
+from linvt.training.training_stages import lora_for_instruction
 from linvt.video_tokenizer.video_memory import VideoMemory
 
 
@@ -329,6 +332,25 @@ def test_files_that_are_no_memories_are_refused(make_linvt, tmp_path):
     fails("int32")
     saved(colour="red")
     fails("colour")
+    seconds = tensors["seconds"].clone()
+    seconds[2] = float("nan")
+    saved({"seconds": seconds})
+    fails("not only numbers")
+    odd_settings = {
+        "grid": ([4], [-4, -4], [4.5, 4], "44", [True, 16]),
+        "spans_seconds": ([], [[0]], [[0, 1, 2]], [[5, 0]], [["0", "9"]], [0, 9]),
+        "num_frames": ("13", 0, None),
+        "top_k": (None, 2.5),
+        "encoder": (5,),
+        "scorer": (None,),
+        "mergeable": ("no", 1),
+    }
+    for name, values in odd_settings.items():
+        for value in values:
+            saved(**{name: value})
+            fails(f"damaged: {name} is")
+    saved(spans_seconds=[[0, float("nan")]])
+    fails("order of time")
     path.unlink()
     with pytest.raises(ValueError, match="no memory of a video at"):
         processor.video_processor([str(path)])
@@ -337,7 +359,8 @@ def test_files_that_are_no_memories_are_refused(make_linvt, tmp_path):
 @torch.no_grad()
 def test_a_memory_of_another_model_is_refused_with_the_reason(make_linvt, make_untrained, ask):
     model, processor = make_linvt("llava", temporal_attention="shot")
-    memory = model.see([video_of(processor)]).named("lecture")
+    memory = model.see([video_of(processor)])
+    memory.name = "lecture"
     inputs = ask(processor, memory, "Who?")
     model(**inputs)
     model.video_tokenizer.aggregator.key_proj.weight.add_(1)  # TTA comes with the question
@@ -361,17 +384,58 @@ def test_a_memory_of_another_model_is_refused_with_the_reason(make_linvt, make_u
 
 @pytest.mark.parametrize("settings", [{"model_type": "red_villm_video"}, {"use_svr": False, "multi_scale": "single"}])
 def test_who_keeps_no_tokens_has_no_memory(image_llm, settings):
-    from linvt import LinVTForConditionalGeneration
-
     model = LinVTForConditionalGeneration.from_image_llm(image_llm("llava")[0], settings)
     with pytest.raises(ValueError, match="keeps no tokens"):
         model.see([])
 
 
 @torch.no_grad()
+def test_a_video_tokenizer_that_peft_wraps_sees_and_remembers(make_linvt, ask):
+    model, processor = make_linvt("llava", temporal_attention="shot")
+    video = video_of(processor)
+    memory = model.see([video])
+    inputs = ask(processor, memory, "Who?")
+    expected = model(**inputs).logits
+    tuned = get_peft_model(model, lora_for_instruction(model, r=2)).eval()
+    assert_same(tuned.see([video]), memory)
+    torch.testing.assert_close(tuned(**inputs).logits, expected)
+    model.video_tokenizer.refiner.score_weight.add_(1)  # of the copy that learns
+    with pytest.raises(ValueError, match="another SVR"):
+        tuned(**inputs)
+    with tuned.disable_adapter():
+        torch.testing.assert_close(tuned(**inputs).logits, expected)
+    with pytest.raises(ValueError, match="another SVR"):
+        tuned(**inputs)
+
+
+@torch.inference_mode()
+def test_a_model_that_is_made_in_inference_mode_sees_and_notices_changes(image_llm):
+    torch.manual_seed(0)
+    model = LinVTForConditionalGeneration.from_image_llm(image_llm("llava")[0], {"hidden_size": 32}).eval()
+    memory = model.see([video_of(None)])
+    assert memory.scorer == model.see([video_of(None)]).scorer
+    next(model.image_llm.model.vision_tower.parameters()).add_(1)
+    assert model.see([video_of(None)]).encoder != memory.encoder
+
+
+@pytest.mark.parametrize("memories", [["x.memory.safetensors"], [{}], "x.memory.safetensors", 3])
+def test_what_is_no_memory_is_named(make_linvt, ask, memories):
+    model, processor = make_linvt("llava", temporal_attention="shot")
+    memory = model.see([video_of(processor)])
+    inputs = ask(processor, memory, "Who?")
+    with pytest.raises(TypeError, match="video_memories"):
+        model(**{**inputs, "video_memories": memories})
+    with pytest.raises(TypeError, match="video_memories"):
+        model(**{**inputs, "video_memories": memory})
+
+
+@torch.no_grad()
 def test_odd_pieces_are_named(make_linvt):
     model, processor = make_linvt("llava", temporal_attention="shot")
     video = video_of(processor)
+    for no_pieces in ("lecture.mp4", video, [{}], [video["pixel_values_videos"]]):
+        with pytest.raises(TypeError, match="pixel_values_videos"):
+            model.see(no_pieces)
     with pytest.raises(ValueError, match="No frame"):
         model.see([])
     with pytest.raises(ValueError, match="1430 ms|1560 ms"):
@@ -399,6 +463,7 @@ def test_training_refuses_a_memory(make_linvt):
     from linvt.training.training_rows import BadRowError
 
     model, processor = make_linvt("llava", temporal_attention="shot")
-    memory = model.see([video_of(processor)]).named("lecture")
+    memory = model.see([video_of(processor)])
+    memory.name = "lecture"
     with pytest.raises(BadRowError, match="lecture is a memory"):
         read_video_inputs(memory, processor, {})

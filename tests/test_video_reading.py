@@ -19,7 +19,7 @@ import torch
 from numbered_clips import HEIGHT, WIDTH, add_silence, make_clip, numbered_picture, shown_number
 from PIL import Image
 
-from linvt.processors.video import video_container, video_download, video_reading, video_timeline
+from linvt.processors.video import video_container, video_download, video_packets, video_reading, video_timeline
 from linvt.processors.video.frame_selection import shot_frame_indices, uniform_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.video_container import VideoReadError
@@ -91,14 +91,15 @@ def test_pictures_are_those_of_plain_decoding(clip):
 def test_only_what_is_needed_is_decoded(tmp_path, monkeypatch, name, x264):
     path = make_clip(tmp_path / name, **{"x264-params": x264})
     decoded = []
-    decode_frames = video_timeline.decode_frames
+    decode_frames = video_packets.decode_frames
 
     def counting(stream, packets, *, strict, log=None):
         for frame in decode_frames(stream, packets, strict=strict):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(video_timeline, "decode_frames", counting)
+    for module in (video_packets, video_timeline):
+        monkeypatch.setattr(module, "decode_frames", counting)
     read_video(path, 2)  # frames 50 and 150, with a keyframe every 12
     assert len(decoded) <= 4 * 12
 
@@ -110,7 +111,7 @@ def test_a_frame_with_another_time_than_expected_is_never_taken(clip):
         timeline.keyframes.clear()
         timeline.timestamps[wrong] += 1
         with video_container.open_video(clip, "clip") as (container, stream):
-            with pytest.raises(video_timeline.UnreliableVideoError):
+            with pytest.raises(video_packets.UnreliableVideoError):
                 list(video_timeline.fetch_frames(container, stream, timeline, [50], strict=True))
 
 
@@ -136,7 +137,7 @@ def test_pyav_failing_behind_the_last_packet_is_the_end(clip):
             raise IndexError("list index out of range")
 
     with video_container.open_video(clip, "clip") as (container, stream):
-        packets = video_timeline.read_packets(Container(), stream, video_timeline.PacketLog(), strict=True)
+        packets = video_packets.read_packets(Container(), stream, video_packets.PacketLog(), strict=True)
         assert len(list(packets)) == 3
 
 
@@ -452,7 +453,7 @@ def test_frames_behind_the_damage_are_found(tmp_path, caplog, detect_shots):
 
 def test_a_file_that_changes_under_the_reader_is_an_error(clip, monkeypatch):
     def never_sure(*args, **kwargs):
-        raise video_timeline.UnreliableVideoError
+        raise video_packets.UnreliableVideoError
 
     monkeypatch.setattr(video_reading, "fetch_frames", never_sure)
     monkeypatch.setattr(video_reading, "HeldFrames", partial(HeldFrames, max_bytes=0))

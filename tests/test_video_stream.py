@@ -100,7 +100,7 @@ def test_what_lies_before_a_part_of_a_file_is_not_decoded(tmp_path, monkeypatch,
             yield frame
 
     monkeypatch.setattr(timed_frames, "decode_frames", counting)
-    monkeypatch.setattr("linvt.processors.video.video_timeline.decode_frames", counting)
+    monkeypatch.setattr("linvt.processors.video.video_packets.decode_frames", counting)
     frames = list(iter_video(path, fps=5, start_seconds=5))
     assert indices(frames) == list(range(125, 200, 5))
     assert [shown_number(frame.picture) for frame in frames] == indices(frames)
@@ -188,7 +188,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
 
 def test_packets_leave_nothing_behind(clips):
-    with timed_frames.open_timed_frames(video_stream.resolve_video(clips["mp4"]), Fraction(0), 1) as video:
+    with timed_frames.open_timed_frames(video_stream.resolve_video_file(clips["mp4"]), Fraction(0), 1) as video:
         assert len(list(video)) == 200
         assert video._log.timestamps == [] and video._log.keyframes == []
 

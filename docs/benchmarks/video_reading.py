@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from linvt.processors.shots.shot_detection import load_shot_detector
 from linvt.processors.video.video_container import open_video
+from linvt.processors.video.video_packets import PacketLog, decode_frames, read_packets
 from linvt.processors.video.video_pictures import FramePictures
 from linvt.processors.video.video_reading import read_video
-from linvt.processors.video.video_timeline import PacketLog, decode_frames, read_packets
 
 
 NUM_FRAMES, SIZE = 32, [336, 336]

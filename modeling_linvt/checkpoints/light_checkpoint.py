@@ -43,7 +43,7 @@ def load_light(
             parts, as do `token`, `cache_dir` and their like; `revision` and `subfolder` are the checkpoint's.
 
     Raises:
-        `OSError`: If the image-LLM cannot be had at the recorded revision.
+        `OSError`: If the image-LLM cannot be loaded at the recorded revision.
         `ValueError`: If tensors of the video tokenizer are missing, too many or of another shape, or if LoRA would
             have to be added to a quantised image-LLM.
     """

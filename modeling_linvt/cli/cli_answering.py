@@ -19,6 +19,8 @@ INDENT = 8  # of what is printed about videos and answers, part by part
 @dataclass(frozen=True)
 class Answer:
     """
+    Holds an answer and how it came about.
+
     Args:
         question (`str`), text (`str`): What was asked and answered.
         num_prompt_tokens (`int`): Tokens that went into the LLM, those of videos among them.

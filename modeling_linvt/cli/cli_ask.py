@@ -85,8 +85,13 @@ def _for_machines(questioner: Questioner, videos: list[SeenVideo]) -> dict:
 
 def _read_questions(name: str) -> list[str]:
     """Lines of a file, or of standard input, without empty ones."""
-    text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    shown = "standard input" if name == "-" else name
+    try:
+        # Editors of Windows begin files with a byte order mark, which is no part of the first question.
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown} is no text in UTF-8 ({error}); save it as that.") from error
     questions = [line.strip() for line in text.splitlines() if line.strip()]
     if not questions:
-        raise ValueError(f"{'standard input' if name == '-' else name} holds no question; write one on each line.")
+        raise ValueError(f"{shown} holds no question; write one on each line.")
     return questions

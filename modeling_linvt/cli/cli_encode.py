@@ -18,7 +18,6 @@ from linvt_cli.cli_seeing import (
     WHOLE_VIDEO_NOTE,
     add_reading_options,
     check_reading,
-    frames_of,
     is_memory,
     reading_settings,
     see_video,
@@ -30,17 +29,6 @@ if TYPE_CHECKING:
     from linvt.video_tokenizer.video_memory import VideoMemory
 
 SECONDS_BETWEEN_PARTS = 10.0
-
-_FRAME_SETTINGS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 def add_encode_command(commands: argparse._SubParsersAction) -> None:
@@ -76,12 +64,12 @@ def check_memory_output(output: str) -> None:
 def encode(options: argparse.Namespace) -> dict:
     """
     Sees a video and saves a memory of it: the frame tokens that the model keeps, which stand for the video in every
-    later question. With --fps, a process that was killed goes on where it was when it is started again.
+    later question. With --fps, a process that was killed resumes where it was when the command is run again.
     """
-    from linvt.streaming_encoder import StreamingEncoder
+    from linvt.memory_checks import check_keeps_tokens
 
     loaded, output = load_model(options), Path(options.output)
-    StreamingEncoder(loaded.model)  # which refuses a model that keeps no tokens
+    check_keeps_tokens(loaded.model)
     fps, num_resumed_frames = stream_fps(loaded, options), 0
     if fps is None:
         memory: Any = see_video(loaded, options.video, options, hidden=options.json).memory
@@ -128,7 +116,7 @@ def _encode_stream(
     is read in any case, since shots depend on what was before; it is the encoder that takes the time.
     """
     from linvt.progress import Progress
-    from linvt.streaming_encoder import StreamingEncoder
+    from linvt.streaming_encoder import StreamingEncoder, piece_frames
 
     settings = reading_settings(loaded, options)
     part = _part_file(loaded, options.video, {**settings, "fps": fps}, output)
@@ -149,7 +137,7 @@ def _encode_stream(
             number += len(piece["video_milliseconds"])
             if number <= next_frame:
                 continue
-            encoder.add(**frames_of(piece, known))
+            encoder.add(**piece_frames(piece, known))
             if part is not None and time.monotonic() - saved_seconds >= SECONDS_BETWEEN_PARTS:
                 part.save(encoder.closed_part())
                 saved_seconds = time.monotonic()
@@ -163,6 +151,7 @@ def _encode_stream(
 def _part_file(loaded: LoadedModel, video: str, settings: dict, output: Path) -> PartFile | None:
     """The part file of a video; `None` of what can be read only once, which no other process can go on with."""
     from linvt.fingerprints import memory_fingerprints
+    from linvt.processors.video.frame_pixels import PIXEL_SETTINGS
     from linvt.processors.video.live_source import resolve_live
     from linvt.training.video_identity import shot_detector_identity, video_identity
 
@@ -181,6 +170,6 @@ def _part_file(loaded: LoadedModel, video: str, settings: dict, output: Path) ->
         "device": str(loaded.model.device),
         "fps": str(settings["fps"]),
         "shot detection": shots,
-        "frame size or normalisation": json.dumps({name: frames[name] for name in _FRAME_SETTINGS}),
+        "frame size or normalisation": json.dumps({name: frames[name] for name in PIXEL_SETTINGS}),
     }
     return PartFile(output, made_of)

@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace) -> dict | None:
         `OSError`: For all that the user can mend, a lost connection included; its text is what to tell.
     """
     from huggingface_hub import logging as hub_logging
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     from linvt.hub.lost_connection import HTTPError, lost_connection
@@ -81,6 +82,8 @@ def _run(options: argparse.Namespace) -> dict | None:
         return options.run(options)
     except BrokenPipeError:
         raise
+    except SafetensorError as error:  # a damaged file, or a full disk
+        raise OSError(f"weights cannot be read or written: {error}.") from error
     except (ValueError, OSError, HTTPError) as error:
         raise OSError(lost_connection(error) or str(error)) from error
 

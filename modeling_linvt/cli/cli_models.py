@@ -23,6 +23,8 @@ SMALL_MODEL_NOTE = "no --model given, so the small model of the package answers,
 @dataclass(frozen=True)
 class LoadedModel:
     """
+    Holds the model that a command asks.
+
     Args:
         model (`PreTrainedModel`), processor ([`LinVTProcessor`]): Loaded.
         name (`str`): Its Hub id or folder; `"small-world"` for the small one of the package.

@@ -103,6 +103,7 @@ class StreamedRow:
             self.column, self.is_empty, self._space = self.column + len(part), False, False
 
     def end(self) -> None:
+        """Ends the row, and says where its text was empty."""
         say("(empty)\n" if self.is_empty else "\n")
 
 

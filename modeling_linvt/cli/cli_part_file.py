@@ -56,7 +56,7 @@ class PartFile:
             raise ValueError(f"{self.path} is damaged ({error}); {way_out}.") from error
 
     def save(self, closed: "ClosedPart") -> None:
-        """Saves it, if anything is over; the file is there whole or as it was."""
+        """Saves the shots that are over, if any is; the file is there whole or as it was."""
         from linvt.checkpoints.atomic_file import new_file
 
         if closed.memory is None:
@@ -69,4 +69,5 @@ class PartFile:
                 file.write(Path(folder) / _CLOSED, _CLOSED)
 
     def remove(self) -> None:
+        """Removes the file, once the video was seen to its end."""
         self.path.unlink(missing_ok=True)

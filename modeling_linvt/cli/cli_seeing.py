@@ -36,7 +36,7 @@ class SeenVideo:
         frames (`list[dict]`, *optional*): `seconds` and `shot` of each frame, and `index` where it is known; `None`
             of a memory that was given, which no longer knows.
         num_frame_tokens (`int`, *optional*): Tokens of these frames; `None` likewise.
-        shots_left_out (`bool`): Whether nobody looked for shots, though it was not asked for.
+        shots_left_out (`bool`): Whether shots were not looked for, though the user did not ask for that.
     """
 
     source: str
@@ -97,7 +97,10 @@ def add_shot_options(command: argparse.ArgumentParser) -> None:
 
 def check_reading(options: argparse.Namespace, sources: list[str]) -> None:
     """
+    Refuses sources and options by which nothing can be read.
+
     Raises:
+        `FileNotFoundError`: If there is no such file or folder.
         `ValueError`: If options say how to read videos, and all that is given are memories, which were read before.
     """
     for source in sources:
@@ -118,6 +121,7 @@ def check_shot_options(options: argparse.Namespace) -> None:
 
 
 def is_memory(source: str) -> bool:
+    """Tells by its name whether a source is a memory of a video."""
     return source.endswith(MEMORY_SUFFIX)
 
 
@@ -151,7 +155,7 @@ def see_video(loaded: LoadedModel, source: str, options: argparse.Namespace, *, 
     from linvt.progress import Progress
 
     if is_memory(source):
-        from linvt.streaming_encoder import check_memory
+        from linvt.memory_checks import check_memory
 
         memory: Any = resolve_video(source)
         check_memory(loaded.model, memory)
@@ -177,6 +181,7 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
     import torch
 
     from linvt.frame_clips import frame_clips
+    from linvt.memory_checks import keeps_tokens
 
     frames: list[dict] = []
 
@@ -186,7 +191,7 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
             frames.extend({"seconds": time / 1000, "shot": shot} for time, shot in zip(times, shots, strict=True))
             yield piece
 
-    if keeps_tokens(loaded):
+    if keeps_tokens(loaded.model):
         memory: Any = loaded.model.see(noted())
         seen, (rows, columns) = SeenVideo(source, memory), memory.grid
     else:
@@ -195,11 +200,6 @@ def see_pieces(loaded: LoadedModel, source: str, pieces: Iterable[Mapping[str, A
     clips = frame_clips(torch.tensor([frame["shot"] for frame in frames]), loaded.model.config.frames_per_patch)
     seen.frames, seen.num_frame_tokens = frames, len(clips) * rows * columns
     return seen
-
-
-def frames_of(piece: Mapping[str, Any], start: int = 0) -> dict[str, Any]:
-    """Returns the frames of a piece from place `start` on, as `StreamingEncoder.add` takes them."""
-    return {name: piece[name][start:] for name in ("pixel_values_videos", "video_milliseconds", "video_shot_ids")}
 
 
 def _keep_all(pieces: list[Mapping[str, Any]], loaded: LoadedModel) -> dict[str, Any]:
@@ -211,14 +211,6 @@ def _keep_all(pieces: list[Mapping[str, Any]], loaded: LoadedModel) -> dict[str,
         tokens, grid = loaded.model.encode_video(video.pop("pixel_values_videos"), video["video_shot_ids"])
     video["video_num_frames"] = video["video_num_frames"].sum()[None]
     return {**video, "video_frame_tokens": tokens, "video_token_grid": torch.tensor([grid])}
-
-
-def keeps_tokens(loaded: LoadedModel) -> bool:
-    """Returns whether the model chooses tokens of a video, which are then all that has to be remembered of it."""
-    from linvt.configuration.configuration_linvt import LinVTVideoConfig
-
-    config = loaded.model.config.video_tokenizer_config
-    return isinstance(config, LinVTVideoConfig) and config.use_svr
 
 
 def _times(frames: list[dict]) -> str:

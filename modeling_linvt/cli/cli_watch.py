@@ -18,7 +18,7 @@ from linvt_cli.cli_seeing import (
     SeenVideo,
     add_shot_options,
     check_shot_options,
-    frames_of,
+    is_memory,
     reading_settings,
 )
 
@@ -49,6 +49,8 @@ def add_watch_command(commands: argparse._SubParsersAction) -> None:
 def check_watch(options: argparse.Namespace) -> None:
     if not options.every > 0:
         raise ValueError(f"--every is {options.every:g}; give a number of seconds above 0.")
+    if is_memory(options.source):
+        raise ValueError(f"{options.source} is a memory, which nothing is added to; give it to `linvt ask`.")
     if options.source != "-" and options.format is None:
         check_video(options.source)
     if options.memory is not None:
@@ -59,11 +61,11 @@ def check_watch(options: argparse.Namespace) -> None:
 
 def watch(options: argparse.Namespace) -> None:
     """
-    Sees a live source while it runs, and asks every some seconds of it about all that was seen so far. It goes on
+    Sees a live source while it runs, and asks about all that it has seen so far, again and again at equal intervals,
     until the source ends, or until Ctrl-C. --json prints one object per answer, each on a line of its own.
     """
     from linvt.processors.video.live_source import LiveSource
-    from linvt.streaming_encoder import StreamingEncoder
+    from linvt.streaming_encoder import StreamingEncoder, piece_frames
 
     loaded = load_model(options)
     questioner = Questioner(loaded, options)
@@ -86,7 +88,7 @@ def watch(options: argparse.Namespace) -> None:
             last, seconds = seconds, piece["video_milliseconds"][-1].item() / 1000
             due = seconds + options.every if last is None else due
             with _finished_before_interrupt():
-                encoder.add(**frames_of(piece))
+                encoder.add(**piece_frames(piece))
             answered = seconds >= due
             if answered:
                 _answer(questioner, encoder, options)
@@ -104,7 +106,7 @@ def watch(options: argparse.Namespace) -> None:
 
 
 def _answer(questioner: Questioner, encoder: "StreamingEncoder", options: argparse.Namespace) -> None:
-    """Asks about what was seen so far, and saves that, in case that the process is killed."""
+    """Asks about what was seen so far, and saves it in case the process is killed."""
     memory = encoder.memory()
     if options.memory is not None:
         memory.save(options.memory)

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from linvt.checkpoints.atomic_file import new_file
 from linvt.fingerprints import encoder_fingerprint
 from linvt.processors.processing_linvt import LinVTProcessor
+from linvt.processors.shots.automatic_shots import is_cpu
 from linvt.processors.video.source_files import SourceFile, describe_source
 from linvt.progress import Progress
 from linvt.training.chat_prompts import read_video_inputs, resolve_row_video
@@ -176,7 +177,7 @@ class FrameTokenCache:
         if isinstance(source, SourceFile) and settings["shot_detection"] != "uniform":
             settings["autoshot_model"] = shot_detector_identity(settings["autoshot_model"])
             if settings["shot_detection"] == "auto":  # does what the length of the file and this say
-                settings["on_cpu"] = options["device"] is None or torch.device(options["device"]).type == "cpu"
+                settings["on_cpu"] = is_cpu(options["device"])
         if self.autocast_dtype is not None:
             settings["autocast_dtype"] = str(self.autocast_dtype)
         key = [FORMAT, identity, self.encoder_fingerprint, settings]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from linvt.processors.shots.autoshot_files import find_autoshot
 from linvt.processors.video.source_files import SourceFile
-from linvt.processors.video.video_container import VideoReadError
+from linvt.processors.video.video_container import VideoReadError, describe_error
 from linvt.processors.video.video_sources import SourceFrames, resolve_video
 from linvt.video_tokenizer.video_memory import VideoMemory
 
@@ -64,8 +64,7 @@ def _add_file(file: SourceFile, digest: Any) -> None:
         try:
             status = content.stat()
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            reason = getattr(error, "strerror", None) or error
-            raise VideoReadError(f"Cannot read a video from {file.name}: {reason}.") from error
+            raise VideoReadError(f"Cannot read a video from {file.name}: {describe_error(error)}.") from error
         digest.update(f"\0{os.path.realpath(content)} {status.st_size} {status.st_mtime_ns}".encode())
     elif file.can_be_reread:
         num_bytes = content.seek(0, os.SEEK_END)

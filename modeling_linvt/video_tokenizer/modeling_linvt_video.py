@@ -44,10 +44,10 @@ class LinVTVideoOutput(ModelOutput):
             What the LLM sees of each video, in the order of the mean time of the frame tokens that each is made of
             (without TTA, scale after scale).
         token_weights (`torch.FloatTensor` of shape `(videos, num_video_tokens, frames * tokens per frame)`):
-            W, returned with `output_token_weights=True`: `video_tokens == W @ V` with V the frame tokens. Rows are
-            non-negative and sum to 1.
+            W, returned with `output_token_weights=True`: `video_tokens == W @ V` with V the frame tokens, or the kept
+            tokens where these were given. Rows are non-negative and sum to 1.
         token_scores (`torch.FloatTensor` of shape `(videos, frames * tokens per frame)`, *optional*):
-            Significance scores of SVR (Sec. 3.2.1); `None` without SVR.
+            Significance scores of SVR (Sec. 3.2.1); `None` without SVR, and of kept tokens.
         relevance_keys (`torch.Tensor` of shape `(videos, kept tokens, size)`, *optional*):
             What the words of a text are compared with to tell which tokens it is about; see `TokenRelevance`.
             `None` where no text is read, or with `start="random"`.
@@ -184,8 +184,8 @@ class LinVTVideoModel(PreTrainedModel):
         shot_ids: torch.Tensor | None = None,
     ) -> ScoredTokens:
         """
-        Scores all frame tokens of videos by SVR, or by nothing without it. With [`scores_shot_by_shot`] the scores of
-        a shot do not depend on the rest of its video.
+        Scores all frame tokens of videos by SVR, with 0 without it. Where `scores_shot_by_shot` holds, the scores of a
+        shot do not depend on the rest of its video.
 
         Args: See `forward`.
         """
@@ -213,7 +213,7 @@ class LinVTVideoModel(PreTrainedModel):
             seconds=seconds.repeat_interleave(tokens_per_frame, 1),
             places=torch.arange(tokens_per_frame, device=seconds.device).repeat(num_videos, num_frames),
             shots=shots.repeat_interleave(tokens_per_frame, 1),
-            span_seconds=torch.stack([seconds.amin(1), seconds.amax(1)], dim=1),
+            span_seconds=_span(seconds),
         )
 
     @property
@@ -238,7 +238,8 @@ class LinVTVideoModel(PreTrainedModel):
     ) -> torch.Tensor:
         """What SVR sees of all tokens, `(videos, frames, tokens per frame, hidden_size)`."""
         # How much of the video has passed is not known to who sees it shot by shot.
-        progress = None if self.config.temporal_attention == "shot" else _progress(frame_seconds)
+        seconds = frame_seconds.float()
+        progress = None if self.config.temporal_attention == "shot" else _progress(seconds, _span(seconds))
         times = self._embed_times(frame_seconds, progress)[:, :, None, :]
         return self._project(frame_tokens) + times + self._embed_places(grid, frame_tokens.device)
 
@@ -259,8 +260,7 @@ class LinVTVideoModel(PreTrainedModel):
             instruction_embeds = kept.tokens.new_zeros(len(kept.tokens), 0, self.config.embedding_size)
         if instruction_mask is None:
             instruction_mask = instruction_embeds.new_ones(instruction_embeds.shape[:2], dtype=torch.bool)
-        first, last = kept.span_seconds[:, :1], kept.span_seconds[:, 1:]
-        progress = (kept.seconds - first) / (last - first).clamp(min=1e-3)
+        progress = _progress(kept.seconds, kept.span_seconds)
         places = self._embed_places(grid, kept.tokens.device)[kept.places]
         mixed = KeptTokens(
             tokens=kept.tokens,
@@ -318,11 +318,15 @@ def only_merges(config: PreTrainedConfig, weights: Iterable[tuple[str, torch.Ten
     return not any(name in _ZERO_BEFORE_TRAINING and bool(weight.any()) for name, weight in weights)
 
 
-def _progress(frame_seconds: torch.Tensor) -> torch.Tensor:
-    """When in its video each frame is, 0 the first and 1 the last, float32 `(videos, frames)`; of a single frame 0."""
-    frame_seconds = frame_seconds.float()
-    first, last = frame_seconds.amin(1, keepdim=True), frame_seconds.amax(1, keepdim=True)
-    return (frame_seconds - first) / (last - first).clamp(min=1e-3)
+def _span(seconds: torch.Tensor) -> torch.Tensor:
+    """Times of the first and of the last frame of each video, `(videos, 2)`."""
+    return torch.stack([seconds.amin(1), seconds.amax(1)], dim=1)
+
+
+def _progress(seconds: torch.Tensor, span_seconds: torch.Tensor) -> torch.Tensor:
+    """When in its video something is: 0 in its first frame, 1 in its last, and 0 in a single one."""
+    first, last = span_seconds[:, :1], span_seconds[:, 1:]
+    return (seconds - first) / (last - first).clamp(min=1e-3)
 
 
 __all__ = ["LinVTVideoModel", "LinVTVideoOutput", "only_merges"]

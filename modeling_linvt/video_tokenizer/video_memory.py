@@ -51,7 +51,7 @@ class VideoMemory:
         top_k (`int`): Tokens that are kept of a video.
         encoder (`str`), scorer (`str`): Fingerprints of what made V and the scores; see `fingerprints.py`.
         mergeable (`bool`): Whether scores depend on the own shot alone, so that memories of parts can be merged.
-        name (`str`, *optional*): What errors call it.
+        name (`str`, *optional*): Its name in errors.
 
     Raises:
         `ValueError`: If they do not fit each other.
@@ -98,12 +98,8 @@ class VideoMemory:
         """Returns the memory on a device."""
         return self._with({name: getattr(self, name).to(device) for name in _DTYPES})
 
-    def named(self, name: str) -> "VideoMemory":
-        """Returns the memory under the name that errors shall call it."""
-        return self._with({name: getattr(self, name) for name in _DTYPES}, name=name)
-
     def scored_tokens(self, device: torch.device) -> ScoredTokens:
-        """Returns what the video tokenizer takes for it, as a batch of one video."""
+        """Returns its tokens as the video tokenizer takes them, as a batch of one video."""
         values = {name: getattr(self, name).to(device)[None] for name in _DTYPES}
         return ScoredTokens(**values, span_seconds=torch.tensor([self.span_seconds], device=device))
 
@@ -194,6 +190,7 @@ class VideoMemory:
                 # Copies: what is mapped into memory would go with the file.
                 tensors = {name: file.get_tensor(name).clone() for name in _DTYPES}
             about.pop("version")
+            _check_settings(about)
             spans = tuple(tuple(span) for span in about["spans_seconds"])
             about |= {"grid": tuple(about["grid"]), "spans_seconds": spans, "name": str(path)}
             memory = cls(**tensors, **about)
@@ -228,9 +225,33 @@ class VideoMemory:
         first, last = self.span_seconds
         if bool((self.seconds.diff() < 0).any()) or not first <= self.seconds[0] <= self.seconds[-1] <= last:
             raise ValueError(f"{self.name}: its tokens are not in the order of time, from {first} to {last} s.")
-        finite = all(bool(values.isfinite().all()) for values in (self.tokens, self.scores, self.score_bias))
+        numbers = (self.tokens, self.scores, self.score_bias, self.seconds)
+        finite = all(bool(values.isfinite().all()) for values in numbers)
         if not finite or len(self) > self.top_k:
             raise ValueError(f"{self.name}: it has {len(self)} tokens of at most {self.top_k}, or not only numbers.")
+
+
+def _check_settings(about: dict) -> None:
+    """Raises `TypeError` for the first setting of a file that no memory has."""
+
+    def are(types: type | tuple[type, ...], *values: Any) -> bool:
+        return all(isinstance(value, types) and not isinstance(value, bool) for value in values)
+
+    grid, spans = about["grid"], about["spans_seconds"]
+    times = [time for span in spans for time in span] if are(list, spans) and are(list, *spans) else []
+    pairs = len(times) > 0 and all(len(span) == 2 for span in spans)
+    fits = {
+        "grid": are(list, grid) and len(grid) == 2 and are(int, *grid) and min(grid) > 0,
+        "spans_seconds": pairs and are((int, float), *times) and times == sorted(times),
+        "num_frames": are(int, about["num_frames"]) and about["num_frames"] > 0,
+        "top_k": are(int, about["top_k"]) and about["top_k"] > 0,
+        "encoder": are(str, about["encoder"]),
+        "scorer": are(str, about["scorer"]),
+        "mergeable": isinstance(about["mergeable"], bool),
+    }
+    for name, is_right in fits.items():
+        if not is_right:
+            raise TypeError(f"{name} is {about[name]!r}")
 
 
 __all__ = ["MEMORY_SUFFIX", "VideoMemory"]

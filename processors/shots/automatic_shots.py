@@ -1,13 +1,15 @@
 """The rule of `shot_detection="auto"`: shots are looked for where nobody waits long for them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from av.video.stream import VideoStream
 from transformers.utils import logging
 
+from linvt.processors.video.live_source import resolve_live
 from linvt.processors.video.source_files import SourceFile
 from linvt.processors.video.video_container import open_video
+from linvt.processors.video.video_sources import resolve_video
 from linvt.processors.video.video_timeline import stated_seconds
 
 
@@ -22,7 +24,7 @@ ACCELERATOR_FRAMES = 100_000
 
 def choose_shot_detection(file: SourceFile, device: str | int | torch.device | None) -> Literal["autoshot", "uniform"]:
     """
-    Chooses how a video is searched for shots by the length that its file states, and says so.
+    Chooses how a video is searched for shots by the length that its file states, and logs the choice.
 
     Args:
         file ([`SourceFile`]): A video that can be read again.
@@ -34,7 +36,7 @@ def choose_shot_detection(file: SourceFile, device: str | int | torch.device | N
     Raises:
         [`VideoReadError`]: If it is not a video.
     """
-    on_cpu = device is None or torch.device(device).type == "cpu"
+    on_cpu = is_cpu(device)
     most = CPU_FRAMES if on_cpu else ACCELERATOR_FRAMES
     with open_video(file.content, file.name) as (_, stream):  # type: ignore[arg-type]  # not a URL, which is read once
         num_frames = stated_frames(stream)
@@ -52,6 +54,30 @@ def choose_shot_detection(file: SourceFile, device: str | int | torch.device | N
     return "uniform"
 
 
+def choose_stream_shot_detection(
+    source: Any, device: str | int | torch.device | None
+) -> Literal["autoshot", "uniform"]:
+    """
+    Chooses the same for a video that is read as a stream: a live source is searched, since nobody waits for it longer
+    than it lasts; a file that can be read only once, such as that of a URL, is not, since its length is not known.
+
+    Args:
+        source: As [`iter_video`] takes it.
+        device (`str`, `int` or `torch.device`, *optional*): Where AutoShot would run, by default the CPU.
+    """
+    if resolve_live(source) is not None:
+        return "autoshot"
+    file = resolve_video(source)
+    if isinstance(file, SourceFile) and file.can_be_reread:
+        return choose_shot_detection(file, device)
+    return "uniform"
+
+
+def is_cpu(device: str | int | torch.device | None) -> bool:
+    """Tells whether a device is the CPU, as it is by default."""
+    return device is None or torch.device(device).type == "cpu"
+
+
 def stated_frames(stream: VideoStream) -> int | None:
     """Returns how many frames a file says that it has, or its duration and rate do; `None` if it says neither."""
     if stream.frames > 0:
@@ -63,4 +89,11 @@ def stated_frames(stream: VideoStream) -> int | None:
     return round(seconds * rate) if seconds > 0 and rate else None
 
 
-__all__ = ["ACCELERATOR_FRAMES", "CPU_FRAMES", "choose_shot_detection", "stated_frames"]
+__all__ = [
+    "ACCELERATOR_FRAMES",
+    "CPU_FRAMES",
+    "choose_shot_detection",
+    "choose_stream_shot_detection",
+    "is_cpu",
+    "stated_frames",
+]

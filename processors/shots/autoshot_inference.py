@@ -70,7 +70,7 @@ class OverlappingStage:
         self.known: torch.Tensor | None = None
 
     def forget(self) -> None:
-        """The next window does not follow the one before by `step`."""
+        """Forgets the window before, which the next one does not follow by `step`."""
         self.known = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

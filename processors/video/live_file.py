@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from linvt.processors.video.video_container import HEAD_BYTES
+from linvt.processors.video.video_container import HEAD_BYTES, describe_error
 
 
 # How often a growing file is looked at.
@@ -19,9 +19,9 @@ _LOOK_SECONDS = 0.05
 
 class LiveFile:
     """
-    The part of a Python file that FFmpeg needs, for what is still coming. Where more does not come, for whatever
-    reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened, and
-    `interrupt` is the `KeyboardInterrupt` if it was that, which FFmpeg passes on to nobody.
+    Implements the part of a Python file that FFmpeg needs, for what is still coming. Where more does not come, for
+    whatever reason, FFmpeg sees the end of a file and hands out the frames that it holds; `ending` says what happened,
+    and `interrupt` is the `KeyboardInterrupt` if it was that, which FFmpeg passes on to nobody.
 
     Args:
         receive (`Callable[[int], bytes]`): Waits for at most this many bytes; none are the end.
@@ -57,7 +57,7 @@ class LiveFile:
             except TimeoutError:
                 self.ending = describe_stall(self._stall_seconds)
             except (OSError, ValueError, http.client.HTTPException) as error:
-                self.ending = f"broke off ({getattr(error, 'strerror', None) or error})"
+                self.ending = f"broke off ({describe_error(error)})"
         return piece
 
 

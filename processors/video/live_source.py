@@ -31,7 +31,7 @@ from linvt.processors.video.live_file import (
     receive_url,
 )
 from linvt.processors.video.source_files import SourceFile, describe_source, resolve_file
-from linvt.processors.video.video_container import VideoReadError, refuse_text, video_stream
+from linvt.processors.video.video_container import VideoReadError, describe_error, refuse_text, video_stream
 from linvt.processors.video.video_download import clear_url_errors, open_url
 
 
@@ -86,11 +86,12 @@ class LiveSource:
 
     @property
     def name(self) -> str:
-        """Its name in errors and warnings: short, and without the password that a URL may hold."""
+        """Returns its name in errors and warnings: short, and without the password that a URL may hold."""
         return _PASSWORD.sub("", describe_source(self.source))
 
     @property
     def scheme(self) -> str | None:
+        """Returns the scheme of a URL, in lower case; `None` for all else."""
         match = _SCHEME.match(self.source) if isinstance(self.source, str) else None
         return match and match[1].lower()
 
@@ -138,10 +139,10 @@ class LiveVideo:
             waited_seconds (`float`): How long it was waited for more at last.
         """
         if self.file is not None:
-            return self.file.ending or f"could not be read any further ({_reason(last_error)})"
+            return self.file.ending or f"could not be read any further ({describe_error(last_error)})"
         if waited_seconds >= self.stall_seconds:  # of which not all of FFmpeg's formats make an error
             return describe_stall(self.stall_seconds)
-        return f"broke off ({_reason(last_error)})" if isinstance(last_error, OSError) else "ended"
+        return f"broke off ({describe_error(last_error)})" if isinstance(last_error, OSError) else "ended"
 
     def no_frames_error(self, last_error: Exception | None, waited_seconds: float) -> VideoReadError:
         """Returns the error of a source that gave no frame; the arguments are those of `describe_ending`."""
@@ -170,7 +171,7 @@ def open_live(live: LiveSource, stall_seconds: float) -> Iterator[LiveVideo]:
             try:
                 file = receiving.enter_context(_received(live, stall_seconds))
             except OSError as error:
-                raise VideoReadError(f"Cannot read a video from {live.name}: {_reason(error)}.") from error
+                raise VideoReadError(f"Cannot read a video from {live.name}: {describe_error(error)}.") from error
             protocols = _check_head(live, file)
             if protocols == _PLAYLIST_PROTOCOLS:  # a short text, whose videos FFmpeg receives
                 receiving.close()
@@ -181,17 +182,13 @@ def open_live(live: LiveSource, stall_seconds: float) -> Iterator[LiveVideo]:
         yield LiveVideo(live.name, container, stream, file, stall_seconds)
 
 
-def _reason(error: Exception | None) -> object:
-    return getattr(error, "strerror", None) or error
-
-
 def _protocols(live: LiveSource) -> str | None:
     """The protocols with which FFmpeg opens a source by its name; `None` for what is received here."""
     if live.format in _CAMERAS:
         return ""
     scheme = live.scheme
     if scheme not in _PROTOCOLS and scheme not in (None, "http", "https", "file"):
-        known = ", ".join(f"{scheme}://" for scheme in ("http", "https", *_PROTOCOLS))
+        known = ", ".join(f"{other}://" for other in ("http", "https", *_PROTOCOLS))
         raise VideoReadError(f"Cannot read a video from {live.name}: {scheme}:// is not supported; known are {known}.")
     return _PROTOCOLS.get(scheme) if scheme is not None else None
 
@@ -258,11 +255,13 @@ def _open_container(live: LiveSource, file: LiveFile | None, protocols: str, sta
         if file is None and time.monotonic() - asked >= stall_seconds:
             found = f"it {describe_stall(stall_seconds)}"
         elif file is None:
-            found = f"FFmpeg cannot open it ({_reason(error)}). Check the address, the format and the connection"
+            found = (
+                f"FFmpeg cannot open it ({describe_error(error)}). Check the address, the format and the connection"
+            )
         elif file.ending not in (None, "ended"):
             found = f"it {file.ending} before its first frame"
         else:
-            found = f"its content is not a video that FFmpeg knows ({_reason(error)})"
+            found = f"its content is not a video that FFmpeg knows ({describe_error(error)})"
             if _is_mp4(file):
                 found += f". {_MP4_ADVICE}"
         raise VideoReadError(f"Cannot read a video from {live.name}: {found}.") from error

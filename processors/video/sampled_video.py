@@ -33,8 +33,8 @@ class SampledVideo:
         width (`int`), height (`int`):
             Size in pixels of the upright picture, before pixels that are not square are stretched.
         num_lost_frames (`int`):
-            Frames that a damaged file should have and that could not be had. Damage in parts that were never decoded
-            is not seen.
+            Frames that a damaged file should have and that could not be decoded. Damage in parts where nothing was
+            decoded is not seen.
         looked_for_shots (`bool`):
             Whether a detector looked for shots; else the video is one.
     """

@@ -1,7 +1,7 @@
 """All frames of a video in one pass, file or live: decoded one by one, with their times, tolerant of damage.
 
 A stream cannot go back, as `read_video` does with its three strategies, each more tolerant than the one before. What
-decodes is taken, times come from timestamps, and what was lost is said at the end.
+decodes is taken, times come from timestamps, and what was lost is reported at the end.
 """
 
 import time
@@ -24,18 +24,17 @@ from linvt.processors.video.live_source import LiveSource, LiveVideo, open_live
 from linvt.processors.video.source_files import SourceFile, rereadable
 from linvt.processors.video.video_container import VideoReadError, open_video, undecodable
 from linvt.processors.video.video_damage import warn_about_damage
-from linvt.processors.video.video_pictures import FramePictures
-from linvt.processors.video.video_timeline import (
+from linvt.processors.video.video_packets import (
     FORMATS_WITH_TIMES,
     MIN_FRAMES_TO_SEEK,
     PacketLog,
     UnreliableVideoError,
     decode_frames,
-    frames_cut_off,
     frames_from_keyframe,
     read_packets,
-    stated_seconds,
 )
+from linvt.processors.video.video_pictures import FramePictures
+from linvt.processors.video.video_timeline import frames_cut_off, stated_rate, stated_seconds
 
 
 logger = logging.get_logger(__name__)
@@ -86,8 +85,8 @@ class _Keyframe:
 
 class TimedFrames:
     """
-    An open video, iterated over once: all frames in presentation order as [`ShownFrame`], each when the next one is
-    there. At the end, and not where iteration stops before it, warnings say what happened to a live source and how
+    Iterates once over an open video: over all frames in presentation order as [`ShownFrame`], each when the next one
+    is there. At the end, and not where iteration stops before it, warnings say what happened to a live source and how
     much of a damaged file is lost.
 
     Args:
@@ -104,8 +103,7 @@ class TimedFrames:
         self._waited_seconds = 0.0
         packets = self._noting_waits(read_packets(container, stream, self._log, strict=False))
         self._decoded: Iterator[VideoFrame] = decode_frames(stream, packets, strict=False, log=self._log)
-        # The rate that the file states; raw streams that state none get FFmpeg's own default.
-        self._stated_fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        self._stated_fps = stated_rate(stream)
         self._stores_times = container.format.name in FORMATS_WITH_TIMES
         self._has_timestamps = True
         self._num_late = 0
@@ -114,7 +112,10 @@ class TimedFrames:
 
     @cached_property
     def pictures(self) -> FramePictures:
-        """Of the frames; asked for when the first is there, which tells the shape of its pixels for sure."""
+        """
+        Returns what turns frames into pictures, to be asked for when the first frame is there: that is when the shape
+        of its pixels is known for sure.
+        """
         return FramePictures(self.name, self.stream.sample_aspect_ratio)
 
     def seek(self, keyframe: _Keyframe) -> bool:
@@ -150,7 +151,7 @@ class TimedFrames:
         if current is not None:
             self.end_seconds += self._last_duration(current[1].pts)
             yield ShownFrame(self.num_frames - 1, current[0], self.end_seconds, current[1])
-        self._say_how_it_ended()
+        self._report_ending()
 
     def _noting_waits(self, packets: Iterator[Packet]) -> Iterator[Packet]:
         while True:
@@ -186,7 +187,7 @@ class TimedFrames:
             return self._log.last_duration * self.stream.time_base
         return self.end_seconds / (self.num_frames - 1) if self.end_seconds > 0 else 1 / self._stated_fps
 
-    def _say_how_it_ended(self) -> None:
+    def _report_ending(self) -> None:
         log, num_lost = self._log, 0
         if self.num_frames == 0:
             if self.live is not None:

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 
 HEAD_BYTES = 512
-"""Of a file that are looked at before FFmpeg sees it."""
+"""First bytes of a file that are looked at before FFmpeg sees it."""
 
 # Still pictures inside a video container say so in their brand.
 _IMAGE_BRANDS = {"avif", "heic", "heix", "mif1"}
@@ -131,7 +131,7 @@ def _open_path(path: Path) -> BinaryIO:
     except FileNotFoundError as error:
         raise OSError("there is no such file. Give the path of a file or an http(s) URL") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise OSError(getattr(error, "strerror", None) or error) from error
+        raise OSError(describe_error(error)) from error
     if file is None:
         raise OSError("it is a directory, expected a file" if stat.S_ISDIR(mode) else "it is not a regular file")
     return file
@@ -152,6 +152,11 @@ def _open_container(file: BinaryIO, name: str) -> InputContainer:
         raise VideoReadError(
             f"Cannot read a video from {name}: its content is not a video that FFmpeg knows ({error.strerror})."
         ) from error
+
+
+def describe_error(error: Exception | None) -> object:
+    """Returns the reason that an error gives, of one of the system without its number and file."""
+    return getattr(error, "strerror", None) or error
 
 
 def refuse_text(head: bytes, name: str) -> None:

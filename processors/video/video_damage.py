@@ -22,8 +22,8 @@ def warn_about_damage(
 
     Args:
         name (`str`): Of the video.
-        num_frames (`int`): Frames that were had.
-        num_lost_frames (`int`): Frames that could not be had.
+        num_frames (`int`): Frames that were decoded.
+        num_lost_frames (`int`): Frames that could not be decoded.
         end_seconds (`float`): End of the last frame.
         stated_seconds (`float`): Duration that the file states; 0 if none, or if it was not read to its end.
         stated_fps (`Fraction`, *optional*): Frame rate from which times were computed, if there were no timestamps.

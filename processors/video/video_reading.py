@@ -27,21 +27,13 @@ from av.video.stream import VideoStream
 from linvt.processors.video.frame_selection import check_sampling, num_frames_wanted, shot_frame_indices
 from linvt.processors.video.held_frames import HeldFrames
 from linvt.processors.video.sampled_video import SampledVideo
-from linvt.processors.video.source_files import SourceFile, rereadable
+from linvt.processors.video.source_files import rereadable
 from linvt.processors.video.video_container import VideoReadError, open_video, undecodable
 from linvt.processors.video.video_damage import warn_about_damage
+from linvt.processors.video.video_packets import PacketLog, UnreliableVideoError, decode_frames, read_packets
 from linvt.processors.video.video_pictures import FramePictures
-from linvt.processors.video.video_sources import SourceFrames, resolve_video
-from linvt.processors.video.video_timeline import (
-    PacketLog,
-    Timeline,
-    UnreliableVideoError,
-    decode_frames,
-    fetch_frames,
-    make_timeline,
-    read_packets,
-    timeline_of_packets,
-)
+from linvt.processors.video.video_sources import resolve_video_file
+from linvt.processors.video.video_timeline import Timeline, fetch_frames, make_timeline, timeline_of_packets
 
 
 # Share of the progress that finding the shots takes; the rest is decoding the picked frames.
@@ -126,11 +118,8 @@ def read_video(
         `TypeError`: if the source is of another type.
     """
     check_sampling(num_frames, fps)
-    file = resolve_video(source)
+    file = resolve_video_file(source)
     name = file.name
-    if not isinstance(file, SourceFile):
-        found = "these are pictures" if isinstance(file, SourceFrames) else "this is the memory of one"
-        raise VideoReadError(f"Cannot read a video from {name}: {found}, expected a video file.")
     progress = _Progress(on_progress)
     with ExitStack() as stack:
         try:

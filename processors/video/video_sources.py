@@ -90,6 +90,26 @@ def resolve_video(video: Any) -> SourceFile | SourceFrames | VideoMemory:
     return file
 
 
+def resolve_video_file(video: Any) -> SourceFile:
+    """
+    Resolves a video file in any form, without opening it.
+
+    Args:
+        video: As in [`resolve_video`].
+
+    Raises:
+        [`VideoReadError`]: if it is no file, but pictures or a memory, or as [`resolve_video`] does.
+    """
+    resolved = resolve_video(video)
+    if isinstance(resolved, SourceFile):
+        return resolved
+    found = "these are pictures" if isinstance(resolved, SourceFrames) else "this is the memory of one"
+    raise VideoReadError(
+        f"Cannot read a video from {resolved.name}: {found}, expected a video file. Give it to the processor as a "
+        "video, as it is."
+    )
+
+
 def _load_memory(file: SourceFile) -> VideoMemory:
     if file.is_url:
         raise VideoReadError(
@@ -197,4 +217,4 @@ def _natural_order(name: str) -> list[tuple[bool, int | str]]:
     return [(place % 2 == 1, int(part) if place % 2 else part) for place, part in enumerate(parts)]
 
 
-__all__ = ["SourceFrame", "SourceFrames", "flatten_videos", "picture_size", "resolve_video"]
+__all__ = ["SourceFrame", "SourceFrames", "flatten_videos", "picture_size", "resolve_video", "resolve_video_file"]

@@ -22,14 +22,14 @@ from linvt.processors.video.live_source import LiveSource, resolve_live
 from linvt.processors.video.source_files import SourceFile
 from linvt.processors.video.timed_frames import ShownFrame, TimedFrames, open_timed_frames
 from linvt.processors.video.video_container import VideoReadError
-from linvt.processors.video.video_sources import SourceFrames, resolve_video
+from linvt.processors.video.video_sources import resolve_video_file
 
 
 STALL_SECONDS = 30.0
 """For how long a live source may give nothing. (The segments of an HLS stream come every 6 to 10 seconds.)"""
 
 MAX_DELAY_FRAMES = 2048
-"""Frames for which a shot detector may owe its answer: picked pictures wait for it in memory."""
+"""Frames by which a shot detector may lag behind: picked pictures wait for it in memory."""
 
 # A fps or a second as a `float` means the fraction near it: 0.1 is 1/10, 29.97002997 is 30000/1001.
 _MAX_DENOMINATOR = 10**6
@@ -124,13 +124,7 @@ def iter_video(
         raise ValueError(f"end_seconds is {end_seconds}, expected more than start_seconds, {start_seconds or 0}.")
     if not stall_seconds > 0:
         raise ValueError(f"stall_seconds is {stall_seconds}, expected a number above 0.")
-    resolved = resolve_live(source) or resolve_video(source)
-    if not isinstance(resolved, (SourceFile, LiveSource)):
-        found = "these are pictures" if isinstance(resolved, SourceFrames) else "this is the memory of one"
-        raise VideoReadError(
-            f"Cannot stream a video from {resolved.name}: {found}, expected a video file. It can be given as a video "
-            "as it is."
-        )
+    resolved = resolve_live(source) or resolve_video_file(source)
     part = _Part(_near_fraction(fps), start, end)
     return _stream(resolved, part, transform, detect_shot_starts, stall_seconds, on_progress)
 

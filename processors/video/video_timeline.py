@@ -7,67 +7,29 @@ again with a slower and more tolerant strategy (`read_video` has all three). So 
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, dropwhile, pairwise
+from itertools import pairwise
 
 import av
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from linvt.processors.video.video_packets import (
+    FORMATS_WITH_TIMES,
+    MIN_FRAMES_TO_SEEK,
+    MP4_FORMAT,
+    PacketLog,
+    UnreliableVideoError,
+    decode_frames,
+    frames_from_keyframe,
+    read_packets,
+)
 
-# A seek throws away the frames that the decoder's threads have in work, so short gaps are decoded through.
-MIN_FRAMES_TO_SEEK = 32
-
-# FFmpeg's name of the mp4 format, which lists all its frames in one index.
-MP4_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
-
-# The containers that store the time of every frame. In others FFmpeg works out times from what came before, and after
-# a seek that may give a frame the time of its neighbour.
-FORMATS_WITH_TIMES = {MP4_FORMAT, "matroska,webm", "flv"}
 
 # H.264 and HEVC can hold back this many frames. Timestamps further out of order than that are no presentation order.
 MAX_REORDERED_FRAMES = 16
-
-
-class UnreliableVideoError(Exception):
-    """Internal: this way of reading cannot say for sure which frame is which. Never reaches the user."""
-
-
-@dataclass
-class PacketLog:
-    """What the packets of one pass over a file say."""
-
-    # Of the packets that show a frame, in units of the stream's time base.
-    timestamps: list[int | None] = field(default_factory=list)
-    # The highest timestamp so far, and for how long its frame is shown (0: the file does not say).
-    last_timestamp: int | None = None
-    last_duration: int = 0
-    # (pts, dts) of the packets where decoding can start.
-    keyframes: list[tuple[int, int]] = field(default_factory=list)
-    num_packets: int = 0
-    # Of reading and decoding, while what is damaged is skipped.
-    num_errors: int = 0
-    last_error: Exception | None = None
-
-    def add_error(self, error: Exception) -> None:
-        self.num_errors += 1
-        self.last_error = error
-
-    def add(self, packet: Packet) -> None:
-        self.num_packets += 1
-        # What an edit list cuts off is decoded, because later frames need it, but never shown.
-        if packet.is_discard:
-            return
-        self.timestamps.append(packet.pts)
-        if packet.pts is None:
-            return
-        if packet.is_keyframe:
-            self.keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-        if self.last_timestamp is None or packet.pts >= self.last_timestamp:
-            self.last_timestamp, self.last_duration = packet.pts, packet.duration or 0
 
 
 @dataclass
@@ -85,7 +47,7 @@ class Timeline:
         keyframes (`list[tuple[int, int, int]]`):
             (frame number, pts, dts) of the frames that can be sought, ascending.
         num_lost_frames (`int`):
-            Frames that the file should have and that cannot be had.
+            Frames that the file should have and that cannot be decoded.
         has_usable_timestamps (`bool`):
             `False` if the times had to be computed from the frame rate that the file states.
         stated_seconds (`float`):
@@ -115,66 +77,6 @@ class Timeline:
         else:
             units = self.timestamps[index]
         return float((units - self.timestamps[0]) * self.time_base)
-
-
-def read_packets(container: InputContainer, stream: VideoStream, log: PacketLog, *, strict: bool) -> Iterator[Packet]:
-    """
-    Yields the packets of a stream from the current position and notes them in `log`.
-
-    Raises:
-        `UnreliableVideoError`: if `strict` and a packet is damaged. Otherwise damage is skipped.
-    """
-    got_packet = True
-    while got_packet:  # after an error FFmpeg can often go on behind it; two errors in a row end the file
-        got_packet = False
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except IndexError:
-                # All packets were read. PyAV (seen in 18.1) then trips over a stream that began in mid-file.
-                return
-            except (av.error.FFmpegError, OSError) as error:
-                if strict:
-                    raise UnreliableVideoError from error
-                log.add_error(error)
-                if isinstance(error, av.error.ExitError):  # the time to wait for a live source is up
-                    return
-                break
-            if packet is None:
-                return
-            # To a decoder an empty packet is the end of the video, so one in mid-file must not get there.
-            if packet.size == 0:
-                continue
-            if strict and packet.is_corrupt:
-                raise UnreliableVideoError
-            got_packet = True
-            log.add(packet)
-            yield packet
-
-
-def decode_frames(
-    stream: VideoStream, packets: Iterator[Packet], *, strict: bool, log: PacketLog | None = None
-) -> Iterator[VideoFrame]:
-    """
-    Yields the frames of `packets` in presentation order.
-
-    Args:
-        log ([`PacketLog`], *optional*): Notes what is skipped.
-
-    Raises:
-        `UnreliableVideoError`: if `strict` and a packet does not decode. Otherwise it is skipped.
-    """
-    for packet in chain(packets, [None]):  # None: hand out the frames that the decoder still holds
-        try:
-            frames = stream.codec_context.decode(packet)
-        except av.error.FFmpegError as error:
-            if strict:
-                raise UnreliableVideoError from error
-            if log is not None:
-                log.add_error(error)
-            continue
-        yield from frames
 
 
 def timeline_of_packets(container: InputContainer, stream: VideoStream) -> Timeline:
@@ -212,8 +114,6 @@ def make_timeline(timestamps: Sequence[int | None], stream: VideoStream, log: Pa
     stores_times = container.format.name in FORMATS_WITH_TIMES
     by_time = sorted(range(num_frames), key=known.__getitem__) if has_all else []
     usable = has_all and all(abs(number - i) <= MAX_REORDERED_FRAMES for number, i in enumerate(by_time))
-    # The rate that the file states; raw streams that state none get FFmpeg's own default.
-    stated_rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     decoded_numbers = None
     if usable:
         times, time_base = [known[i] for i in by_time], stream.time_base
@@ -224,9 +124,9 @@ def make_timeline(timestamps: Sequence[int | None], stream: VideoStream, log: Pa
         if last_duration <= 0 and times[-1] > times[0]:
             last_duration = Fraction(times[-1] - times[0], num_frames - 1)
         if last_duration <= 0:
-            last_duration = 1 / (stated_rate * time_base)
+            last_duration = 1 / (stated_rate(stream) * time_base)
     else:
-        times, time_base, last_duration = list(range(num_frames)), 1 / stated_rate, Fraction(1)
+        times, time_base, last_duration = list(range(num_frames)), 1 / stated_rate(stream), Fraction(1)
 
     keyframes = []
     for pts, dts in sorted(log.keyframes) if usable and stores_times else []:
@@ -249,7 +149,7 @@ def frames_cut_off(stream: VideoStream, log: PacketLog, num_frames: int, end_sec
 
     Args:
         log ([`PacketLog`]): Of all packets.
-        num_frames (`int`): Frames that were had, at least 1.
+        num_frames (`int`): Frames that were decoded, at least 1.
         end_seconds (`float`): End of the last one, since the first.
     """
     # The index also counts the frames behind the point where the file was cut off, but so it does frames that an edit
@@ -258,6 +158,11 @@ def frames_cut_off(stream: VideoStream, log: PacketLog, num_frames: int, end_sec
     if stream.container.format.name != MP4_FORMAT or not is_short:
         return 0
     return max(stream.frames - log.num_packets, 0)
+
+
+def stated_rate(stream: VideoStream) -> Fraction:
+    """Frames per second that the file states; raw streams that state none get FFmpeg's own default."""
+    return Fraction(stream.average_rate or stream.guessed_rate or 25)
 
 
 def stated_seconds(stream: VideoStream) -> float:
@@ -305,33 +210,3 @@ def fetch_frames(
                 raise UnreliableVideoError
             position += 1
         yield index, frame
-
-
-def frames_from_keyframe(
-    container: InputContainer, stream: VideoStream, pts: int, dts: int, log: PacketLog, *, strict: bool
-) -> Iterator[VideoFrame]:
-    """
-    Seeks to a keyframe, and returns an iterator over the frames from it on.
-
-    Args:
-        pts (`int`), dts (`int`): When it is shown and decoded.
-        log ([`PacketLog`]): Notes the packets from the keyframe on.
-        strict (`bool`): As in [`decode_frames`].
-
-    Raises:
-        `UnreliableVideoError`: if the keyframe cannot be found again.
-    """
-    # Some demuxers look for the presentation timestamp, others for the decoding timestamp.
-    for target in (pts, dts):
-        try:
-            container.seek(target, stream=stream)
-        except av.error.FFmpegError as error:
-            raise UnreliableVideoError from error
-        packets = read_packets(container, stream, log, strict=strict)
-        packets = dropwhile(lambda packet: not packet.is_keyframe, packets)
-        first = next(packets, None)
-        if first is not None and first.pts is not None and first.pts <= pts:
-            frames = decode_frames(stream, chain([first], packets), strict=strict, log=log)
-            # The seek may land at an earlier keyframe, and frames may follow a keyframe that are shown before it.
-            return dropwhile(lambda frame: frame.pts is not None and frame.pts < pts, frames)
-    raise UnreliableVideoError
