@@ -198,7 +198,8 @@ class LinVTVideoProcessor(AutoShotVideoProcessor):
             start_seconds, end_seconds (`float`, *optional*): Read the frames of `[start_seconds, end_seconds)` alone.
             stall_seconds (`float`, *optional*, defaults to 30): For how long a live source may give nothing.
             settings: Overrides of the attributes of the processor, as for [`~LinVTVideoProcessor.preprocess`].
-                `shot_detection="auto"` looks for shots in live sources and in files that are not long.
+                `shot_detection="auto"` looks for shots in files that are not long; not in live sources, whose frames
+                would come some 100 frames later.
 
         Yields:
             `BatchFeature`: What `preprocess` returns for one video, of the frames of the piece. Times count from the

@@ -58,15 +58,16 @@ def choose_stream_shot_detection(
     source: Any, device: str | int | torch.device | None
 ) -> Literal["autoshot", "uniform"]:
     """
-    Chooses the same for a video that is read as a stream: a live source is searched, since nobody waits for it longer
-    than it lasts; a file that can be read only once, such as that of a URL, is not, since its length is not known.
+    Chooses the same for a video that is read as a stream. A file that can be read only once, such as that of a URL, is
+    not searched, since its length is not known; nor is a live source, whose frames would wait for AutoShot, which is
+    sure of a frame some 100 frames later.
 
     Args:
         source: As [`iter_video`] takes it.
         device (`str`, `int` or `torch.device`, *optional*): Where AutoShot would run, by default the CPU.
     """
     if resolve_live(source) is not None:
-        return "autoshot"
+        return "uniform"
     file = resolve_video(source)
     if isinstance(file, SourceFile) and file.can_be_reread:
         return choose_shot_detection(file, device)
