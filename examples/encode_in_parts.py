@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     borders = part_borders(seconds, options.fps, options.parts, model.config)
     stem = options.output.removesuffix(MEMORY_SUFFIX)
     paths = [Path(f"{stem}.{number}{MEMORY_SUFFIX}") for number in range(len(borders))]
+    if options.part is not None and not 0 <= options.part < len(borders):
+        parser.error(f"--part is {options.part}, but this video has {len(borders)} parts, numbered from 0.")
     for number, (path, (start, end)) in enumerate(zip(paths, borders, strict=True)):
         if options.part not in (None, number) or path.exists():
             continue

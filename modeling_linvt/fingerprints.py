@@ -32,7 +32,8 @@ def memory_fingerprints(model: PreTrainedModel) -> tuple[str, str]:
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     if any(tensor.is_inference() for tensor in tensors):  # made in inference mode, where changes are not counted
         return encoder_fingerprint(model), scorer_fingerprint(model.video_tokenizer)
-    # PyTorch counts what is done to a tensor in place; one that takes another's place has another address.
+    # PyTorch counts what is done to a tensor in place; one that takes another's place has another address. The count
+    # is private (as of PyTorch 2.14, and for as long as there is no public one); autograd itself lives by it.
     state: list = [(tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors]
     state.append(model.config.to_json_string())
     known, fingerprints = _KNOWN.get(model, (None, ("", "")))
