@@ -153,7 +153,7 @@ def test_options_of_linvt_are_a_group_of_the_help(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(InstructionArguments)
     group = capsys.readouterr().out.split("options of linvt")[1]
-    assert all(name in group for name in ("--skip_bad_rows", "--lora_dropout", "{autoshot,uniform}"))
+    assert all(name in group for name in ("--skip_bad_rows", "--lora_dropout", "{auto,autoshot,uniform}"))
     assert "--weight_decay" not in group
 
 
