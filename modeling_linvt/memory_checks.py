@@ -32,7 +32,7 @@ def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
     Refuses a memory that another model made.
 
     Raises:
-        `ValueError`: If its tokens come from another encoder, or were chosen by another SVR.
+        `ValueError`: If its tokens come from another encoder, or were chosen by another SVR, or have other channels.
     """
     check_keeps_tokens(model)
     encoder, scorer = memory_fingerprints(model)
@@ -42,6 +42,9 @@ def check_memory(model: PreTrainedModel, memory: VideoMemory) -> None:
                 f"{memory.name} was made by another {made_by} ({found[:8]}) than this model's ({expected[:8]}); show "
                 "the video to this model (linvt encode, or model.see)."
             )
+    found, expected = memory.tokens.shape[1], model.config.video_tokenizer_config.embedding_size
+    if found != expected:  # of a file whose fingerprints were copied
+        raise ValueError(f"{memory.name} has tokens of {found} channels; this model's have {expected}.")
 
 
 __all__ = ["check_keeps_tokens", "check_memory", "keeps_tokens"]

@@ -65,8 +65,10 @@ class VideoInputs:
                 f"{self.num_frames}; expected a memory where there are 0 frames, and None elsewhere."
             )
         if not any(self.num_frames):
-            if self.pixel_values_videos is not None or self.video_frame_tokens is not None:
-                raise ValueError("Frames are given, but video_num_frames says that every video is a memory.")
+            of_frames = set(self.names()) - {"video_num_frames", "video_memories"}
+            stray = sorted(name for name in of_frames if getattr(self, name) is not None)
+            if stray:
+                raise ValueError(f"{', '.join(stray)} given, but by video_num_frames every video is a memory.")
             return
         if (self.pixel_values_videos is None) == (self.video_frame_tokens is None):
             raise ValueError("Give either pixel_values_videos, or video_frame_tokens with their video_token_grid.")

@@ -430,6 +430,24 @@ def test_what_is_no_memory_is_named(make_linvt, ask, memories):
 
 
 @torch.no_grad()
+def test_what_belongs_to_frames_is_refused_beside_memories_alone(make_linvt, ask):
+    model, processor = make_linvt("llava", temporal_attention="shot")
+    inputs = ask(processor, model.see([video_of(processor)]), "Who?")
+    for name, value in (("video_milliseconds", torch.zeros(5)), ("pixel_values_videos", torch.zeros(5, 3, 56, 56))):
+        with pytest.raises(ValueError, match=name):
+            model(**inputs, **{name: value})
+
+
+@torch.no_grad()
+def test_a_memory_of_other_channels_is_refused_though_its_fingerprints_fit(make_linvt, ask):
+    model, processor = make_linvt("llava", temporal_attention="shot")
+    memory = model.see([video_of(processor)])
+    memory.tokens = memory.tokens[:, :8]
+    with pytest.raises(ValueError, match="8 channels"):
+        model(**ask(processor, memory, "Who?"))
+
+
+@torch.no_grad()
 def test_odd_pieces_are_named(make_linvt):
     model, processor = make_linvt("llava", temporal_attention="shot")
     video = video_of(processor)
