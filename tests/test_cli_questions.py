@@ -36,6 +36,8 @@ def saved(make_linvt, image_llm, tmp_path):
             model = LinVTForConditionalGeneration.from_image_llm(image_llm("llava")[0], VIDEO_TOKENIZERS[kind])
             model.generation_config.eos_token_id = None
             processor.num_video_tokens = model.config.num_video_tokens
+        # Random weights of some versions give one answer to all; words of a prompt that are not said again differ.
+        model.generation_config.repetition_penalty = 1.5
         processor.video_processor.num_frames = 6
         for part in (model, processor):
             part.save_pretrained(tmp_path / kind)
@@ -73,7 +75,7 @@ def test_many_questions_about_a_video_that_is_seen_once(run, saved, video_file, 
     folder, model, processor = saved(kind)
     video = str(video_file(12))
     expected = [python_answer(model, processor, [turn("user", (video,), question)]) for question in QUESTIONS]
-    assert kind == "no_svr" or len(set(expected)) > 1  # random weights of some models give one answer to all
+    assert len(set(expected)) > 1
     (tmp_path / "questions.txt").write_text("\n".join([QUESTIONS[0], "", *QUESTIONS[1:], "  "]))
     options = ("--questions", tmp_path / "questions.txt", "--model", folder, "--max-new-tokens", 8)
     encoded_frames.clear()

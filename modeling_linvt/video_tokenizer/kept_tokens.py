@@ -33,9 +33,16 @@ class ScoredTokens(NamedTuple):
 
     def select(self, places: torch.Tensor) -> "ScoredTokens":
         """Keeps the tokens at `places`, `(videos, kept tokens)`."""
-        names = self._fields[1:-1]
-        others = {name: getattr(self, name).take_along_dim(places, 1) for name in names}
-        return self._replace(tokens=self.tokens.take_along_dim(places[..., None], 1), **others)
+        # Not by `_replace`, whose tuple the compiler of PyTorch 2.9 cannot make again after a break.
+        return ScoredTokens(
+            tokens=self.tokens.take_along_dim(places[..., None], 1),
+            scores=self.scores.take_along_dim(places, 1),
+            score_bias=self.score_bias.take_along_dim(places, 1),
+            seconds=self.seconds.take_along_dim(places, 1),
+            places=self.places.take_along_dim(places, 1),
+            shots=self.shots.take_along_dim(places, 1),
+            span_seconds=self.span_seconds,
+        )
 
 
 class KeptTokens(NamedTuple):
