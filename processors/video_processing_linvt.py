@@ -68,7 +68,6 @@ class LinVTVideoProcessor(AutoShotVideoProcessor):
         "video_num_frames",
         "video_milliseconds",
         "video_shot_ids",
-        "video_memories",
     ]
 
     def __init__(self, **kwargs: Unpack[LinVTVideoProcessorKwargs]) -> None:
