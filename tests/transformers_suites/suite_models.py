@@ -253,11 +253,11 @@ class WrappedSuite(ImageLLMSuite):
         model = LinVTForConditionalGeneration(config).eval()
         model(**inputs)
         one, two = (dict(inputs) | video_inputs(number, self.model_tester.frame_size) for number in (1, 2))
-        with self.assertRaisesRegex(ValueError, "video tokens"):
+        with self.assertRaisesRegex(ValueError, "video tokens|num_video_tokens"):
             model(**one)
         for videos, number in ((one, 2), (two, 1)):
             prompts = {name: value[:number] for name, value in inputs.items() if "video" not in name}
-            with self.assertRaisesRegex(ValueError, "video tokens"):
+            with self.assertRaisesRegex(ValueError, "video tokens|num_video_tokens"):
                 model(**{**videos, **prompts})
         model(**{**two, **{name: value[:2] for name, value in inputs.items() if "video" not in name}})
 
