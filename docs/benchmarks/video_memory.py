@@ -81,7 +81,6 @@ def see_and_ask(film: str, memory: str, num_questions: int) -> None:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "frames": seen.num_frames,
         "tokens": len(seen),
-        "loading": loaded - started,
         "seeing": remembered - loaded,
         "whole": ended - started,
     }

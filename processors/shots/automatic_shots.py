@@ -16,10 +16,10 @@ from linvt.processors.video.video_timeline import stated_seconds
 logger = logging.get_logger(__name__)
 
 CPU_FRAMES = 2000
-"""Most frames for a CPU: 80 seconds of film. Two cores without bfloat16 see 150 frames a second and decode 2000."""
+"""Most frames for a CPU: 80 seconds of film, which two cores search in some seconds (docs/benchmarks)."""
 
 ACCELERATOR_FRAMES = 100_000
-"""Most frames for any other device, where decoding remains: an hour of film in about a minute."""
+"""Most frames for any other device, where decoding is what takes time: an hour of film."""
 
 
 def choose_shot_detection(file: SourceFile, device: str | int | torch.device | None) -> Literal["autoshot", "uniform"]:
